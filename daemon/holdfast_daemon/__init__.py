@@ -1,0 +1,1 @@
+"""The holdfast daemon: keeps SSH connections, shells, jobs and forwards."""

@@ -1,0 +1,174 @@
+"""Secrets: a value that does not show itself, and the one filter that hides known ones.
+
+Knows no one who uses it; everything that leaves the daemon as text passes a `Redactor`.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+import shlex
+from collections import Counter
+from typing import NoReturn, Self
+from urllib.parse import quote
+
+HIDDEN = "[secret]"
+REDACTED = "[redacted]"
+
+# Shorter ones would blank out half of every text without hiding anything.
+_SHORTEST = 4
+# Of several lines each long one is hidden alone too: logs and prompts split them.
+_SHORTEST_LINE = 12
+
+
+class Secret:
+    """A text that is shown only to who asks for it by name."""
+
+    __slots__ = ("__text",)
+
+    def __init__(self, text: str) -> None:
+        self.__text = text
+
+    def reveal(self) -> str:
+        """Return the text itself."""
+        return self.__text
+
+    def __repr__(self) -> str:
+        return HIDDEN
+
+    def __str__(self) -> str:
+        return HIDDEN
+
+    def __format__(self, spec: str) -> str:
+        return format(HIDDEN, spec)
+
+    def __bool__(self) -> bool:
+        return bool(self.__text)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(_bytes(self.__text), _bytes(other.__text))
+
+    def __hash__(self) -> int:
+        return hash((Secret, self.__text))
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a secret is not pickled")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+# What looks like a secret although nobody told us. Each starts at a fixed word and none
+# can backtrack over more than it consumes, so a long hostile text costs linear time.
+_PEM = re.compile(
+    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+    r".*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z)",
+    re.DOTALL,
+)
+_TOKEN = re.compile(r"\btok_[A-Za-z0-9_-]{4,}")
+_BEARER = re.compile(r"(?i)(\bbearer\s{1,8})(?!\[redacted\])[A-Za-z0-9._~+/=-]{6,}")
+_VALUE = r"""(?!\[(?:secret|redacted)\])(?:"[^"]*"|'[^']*'|[^\s,;&"')}\]]+)"""
+_WORD = r"(?:password|passwd|passphrase|secret|token|api[_-]?key|private[_-]?key)"
+_PAIR = re.compile(rf"""(?i)({_WORD}["']?\s{{0,8}}[=:]\s{{0,8}}){_VALUE}""")
+_OPTION = re.compile(rf"(?i)(--{_WORD}\s{{1,8}}|\bsshpass\s{{1,8}}-p\s{{0,8}}){_VALUE}")
+_USERINFO = re.compile(r"(://[^\s/@:]{0,256}:)(?!\[redacted\]@)[^\s/@]{1,256}(?=@)")
+
+
+class Redactor:
+    """Replaces every known secret, and what looks like one, in a text.
+
+    One instance is shared by logs, audit and answers; it may be used from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._uses: Counter[str] = Counter()
+        # Replaced as a whole at each change: a thread that reads sees old or new.
+        self._needles: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Redactor of {len(self._uses)} secrets>"
+
+    def add(self, secret: str | Secret) -> None:
+        """Hide `secret` from now on; as often added, so often to be removed."""
+        text = _text(secret)
+        if len(text) >= _SHORTEST:
+            self._uses[text] += 1
+            self._needles = self._all_forms()
+
+    def remove(self, secret: str | Secret) -> None:
+        """Undo one `add`."""
+        text = _text(secret)
+        if text in self._uses:
+            self._uses[text] -= 1
+            if not self._uses[text]:
+                del self._uses[text]
+            self._needles = self._all_forms()
+
+    def clean(self, text: str) -> str:
+        """Return `text` with every secret replaced by `[redacted]`."""
+        text = self._without_known(text)
+        text = _PEM.sub(REDACTED, text)
+        text = _TOKEN.sub(REDACTED, text)
+        text = _BEARER.sub(rf"\1{REDACTED}", text)
+        text = _PAIR.sub(rf"\1{REDACTED}", text)
+        text = _OPTION.sub(rf"\1{REDACTED}", text)
+        return _USERINFO.sub(rf"\1{REDACTED}", text)
+
+    def _all_forms(self) -> tuple[str, ...]:
+        return tuple({form for text in self._uses for form in _forms(text)})
+
+    def _without_known(self, text: str) -> str:
+        """Cut out all spans at once: secrets may overlap or contain one another."""
+        spans: list[tuple[int, int]] = []
+        for needle in self._needles:
+            start = text.find(needle)
+            while start >= 0:
+                spans.append((start, start + len(needle)))
+                start = text.find(needle, start + 1)
+        if not spans:
+            return text
+        pieces: list[str] = []
+        done = 0
+        for start, end in sorted(spans):
+            if start > done or not pieces:
+                pieces += (text[done:start], REDACTED)
+            done = max(done, end)
+        return "".join((*pieces, text[done:]))
+
+
+def _text(secret: str | Secret) -> str:
+    return secret.reveal() if isinstance(secret, Secret) else secret
+
+
+def _forms(text: str) -> set[str]:
+    """Return the spellings under which `text` turns up once a program has quoted it."""
+    trimmed = text.strip()
+    lines = [line.strip() for line in trimmed.splitlines()]
+    plain = {text, trimmed}
+    if len(lines) > 1:
+        plain |= {
+            line
+            for line in lines
+            if len(line) >= _SHORTEST_LINE and not line.startswith("-----")
+        }
+    forms: set[str] = set()
+    for item in plain:
+        forms |= {
+            item,
+            json.dumps(item)[1:-1],
+            json.dumps(item, ensure_ascii=False)[1:-1],
+            repr(item)[1:-1],
+            quote(item, safe="", errors="replace"),
+            shlex.quote(item).strip("'"),
+        }
+    return {form for form in forms if len(form) >= _SHORTEST}

@@ -1,0 +1,1 @@
+"""Service managers: their protocols, and nothing of the daemon."""
