@@ -1,0 +1,1 @@
+"""What commands print: kept by offset, cleaned for people and models, searched."""
