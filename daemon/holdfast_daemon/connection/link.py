@@ -1,0 +1,323 @@
+"""One SSH connection: opens channels, knows the shell, and tells when it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, cast
+
+import asyncssh
+from asyncssh.constants import (
+    OPEN_ADMINISTRATIVELY_PROHIBITED,
+    OPEN_CONNECT_FAILED,
+    OPEN_RESOURCE_SHORTAGE,
+)
+
+from holdfast_daemon.connection import failure
+from holdfast_daemon.connection.session import Session
+from holdfast_daemon.connection.shell import Probe
+from holdfast_daemon.errors import DaemonError, InputError
+from holdfast_daemon.hosts.trust import fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast_daemon.clock import Clock
+    from holdfast_daemon.connection.channel import (
+        Channel,
+        ChannelEnd,
+        Sink,
+        Terminal,
+    )
+    from holdfast_daemon.connection.login import Login
+    from holdfast_daemon.hosts.host import Host
+    from holdfast_daemon.limits import Limits
+
+_log = logging.getLogger(__name__)
+
+# The library logs commands and environments at INFO.
+asyncssh.set_log_level(logging.WARNING)
+
+# Answers of RFC 4254 5.1 that mean: not on this connection, not now.
+_REFUSALS = frozenset(
+    {
+        OPEN_ADMINISTRATIVELY_PROHIBITED,
+        OPEN_CONNECT_FAILED,
+        OPEN_RESOURCE_SHORTAGE,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ShellFacts:
+    """What the login shell is, as far as running commands needs it."""
+
+    family: Literal["posix", "other"]
+
+
+class Link:
+    """A connection that is logged in.
+
+    Attributes:
+        peak: The most channels it ever carried at once.
+        proven: It was of use: a channel on it, or a tunnel through it, did its work.
+    """
+
+    def __init__(self, host: Host, login: Login, limits: Limits, clock: Clock) -> None:
+        self.host = host
+        self.connection = login.connection
+        self._proxy = login.proxy
+        self._visitor = login.visitor
+        self._limits = limits
+        self._clock = clock
+        self._opening: dict[asyncio.Task[Session], Session] = {}
+        self._sessions: set[Session] = set()
+        self._facts: ShellFacts | None = None
+        self._probe: asyncio.Task[ShellFacts] | None = None
+        self._ended = asyncio.Event()
+        self._why = ""
+        self.on_closed: Callable[[Link], None] | None = None
+        self.on_facts: Callable[[ShellFacts], None] | None = None
+        self.on_channel_ended: Callable[[Link], None] | None = None
+        self.opened_at = clock.monotonic()
+        self.used_at = self.opened_at
+        self.peak = 0
+        self.proven = False
+        self.server_version = _text(
+            login.connection.get_extra_info("server_version", "")
+        )
+        key = login.connection.get_server_host_key()
+        self.host_key_fingerprint = fingerprint(key.public_data) if key else ""
+        self.auth_method = login.visitor.method
+        login.visitor.on_lost = self._lost
+        if login.visitor.lost:
+            self._lost(login.visitor.error)
+
+    @property
+    def closed(self) -> bool:
+        """It carries nothing any more."""
+        return self._ended.is_set()
+
+    @property
+    def reason(self) -> str:
+        """Why it is closed, in words; empty while it is open."""
+        return self._why if self.closed else ""
+
+    @property
+    def channels(self) -> int:
+        """Channels open or being opened."""
+        return self._asking + len(self._sessions)
+
+    @property
+    def _asking(self) -> int:
+        """Channels asked for that the server has not opened yet."""
+        return sum(not session.sent for session in self._opening.values())
+
+    async def open(
+        self,
+        command: str | bytes | None,
+        sink: Sink,
+        *,
+        terminal: Terminal | None = None,
+        limits: Limits | None = None,
+    ) -> Channel:
+        """Run `command`, or the login shell for None, on a channel of its own.
+
+        Raises:
+            ChannelRefused: The server opens no more of them here; nothing ran.
+            LinkGone: The connection ended before the command was sent; nothing ran.
+            DaemonError: It did not answer in time; `ran` says what is known.
+        """
+        if command is not None and not command:
+            raise InputError("command", "the command is empty")
+        if self.closed:
+            raise failure.LinkGone(self.host, self.reason)
+        seconds = (limits or self._limits).channel_open_seconds
+        session = Session(
+            self._describe_loss, sink, self._session_begun, self._session_ended
+        )
+        task = asyncio.create_task(self._open(session, command, terminal))
+        self._opening[task] = session
+        task.add_done_callback(self._opened)
+        clock = asyncio.timeout(seconds)
+        try:
+            async with clock:
+                return await asyncio.shield(task)
+        except BaseException as error:
+            session.abandon()
+            if isinstance(error, TimeoutError) and clock.expired():
+                sent = session.sent
+                raise failure.channel_unanswered(
+                    self.host, seconds, sent=sent
+                ) from None
+            raise
+
+    async def facts(self) -> ShellFacts:
+        """Find out once what the login shell is; later callers get the same answer."""
+        if self._facts is not None:
+            return self._facts
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(self._ask_shell())
+            self._probe.add_done_callback(_retrieve)
+        return await asyncio.shield(self._probe)
+
+    @property
+    def known_facts(self) -> ShellFacts | None:
+        """What was found out already."""
+        return self._facts
+
+    def take_facts(self, facts: ShellFacts) -> None:
+        """Take over what another connection to the same account found out."""
+        self._facts = facts
+
+    async def rtt(self) -> float:
+        """Return the seconds one round trip takes now.
+
+        Raises:
+            DaemonError: No answer in time.
+        """
+        begun = time.perf_counter()
+        seconds = self._limits.channel_open_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                # the library's own keepalive, for which it has no public name
+                ask = self.connection._make_global_request  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+                await ask(b"keepalive@openssh.com")
+        except TimeoutError:
+            raise failure.too_slow(self.host, seconds, "a keepalive's answer") from None
+        if self.closed:
+            raise failure.LinkGone(self.host, self.reason)
+        return time.perf_counter() - begun
+
+    async def close(self, why: str = "holdfast closed it") -> None:
+        """Close it; what still runs on it ends as lost."""
+        if not self.closed and not self._why:
+            self._why = why
+        self.connection.close()
+        try:
+            async with asyncio.timeout(1.0):
+                await self._ended.wait()
+        except TimeoutError:
+            self.abort(why)
+            await self._ended.wait()
+        if self._proxy is not None:
+            await self._proxy.close()
+
+    def abort(self, why: str) -> None:
+        """Close it without a word to the host."""
+        self._why = self._why or why
+        self.connection.abort()
+
+    async def wait_closed(self) -> None:
+        """Wait until it is gone."""
+        await self._ended.wait()
+
+    async def _open(
+        self, session: Session, command: str | bytes | None, terminal: Terminal | None
+    ) -> Session:
+        size = (terminal.cols, terminal.rows) if terminal else None
+        try:
+            await self.connection.create_session(
+                lambda: session,
+                # bytes go out as they are: the library encodes only text
+                command=cast("str | None", command),
+                encoding=None,
+                request_pty=terminal is not None,
+                term_type=terminal.term if terminal else None,
+                term_size=size,
+            )
+        except asyncssh.ChannelOpenError as error:
+            if self.closed or self.connection.is_closed():
+                raise self._gone(session) from None
+            if session.abandoned or error.code in _REFUSALS:
+                raise failure.ChannelRefused(self.host, str(error.reason)) from None
+            raise failure.not_started(self.host, str(error.reason)) from None
+        except (asyncssh.Error, OSError) as error:
+            raise self._gone(session, error) from None
+        return session
+
+    def _gone(self, session: Session, error: Exception | None = None) -> DaemonError:
+        why = self._why or failure.lost_reason(error)
+        if session.sent:
+            return failure.lost_in_start(self.host, why)
+        return failure.LinkGone(self.host, why)
+
+    def _opened(self, task: asyncio.Task[Session]) -> None:
+        self._opening.pop(task, None)
+        _retrieve(task)
+        if self.on_channel_ended is not None and not self._sessions:
+            self.on_channel_ended(self)
+
+    def _session_begun(self, session: Session) -> None:
+        self._sessions.add(session)
+        self.peak = max(self.peak, len(self._sessions))
+        self.used_at = self._clock.monotonic()
+
+    def _session_ended(self, session: Session) -> None:
+        self._sessions.discard(session)
+        self.proven = self.proven or session.answered
+        self.used_at = self._clock.monotonic()
+        if self.on_channel_ended is not None:
+            self.on_channel_ended(self)
+
+    def _describe_loss(self, error: Exception | None) -> str | None:
+        """Return why the connection is gone, or None while it is not."""
+        if error is None and not self.connection.is_closed() and not self._why:
+            return None
+        return f"the connection to {self.host.shown} was lost: " + (
+            self._why or failure.lost_reason(error)
+        )
+
+    def _lost(self, error: Exception | None) -> None:
+        if self.closed:
+            return
+        self._why = self._why or failure.lost_reason(error)
+        self._ended.set()
+        _log.info("connection to %s ended: %s", self.host.display, self._why)
+        if self.on_closed is not None:
+            self.on_closed(self)
+
+    async def _ask_shell(self) -> ShellFacts:
+        probe = Probe()
+        end: ChannelEnd | None = None
+        channel: Channel | None = None
+        try:
+            async with asyncio.timeout(self._limits.probe_seconds):
+                channel = await self.open(probe.command, probe)
+                channel.eof()
+                end = await channel.ended()
+        except TimeoutError:
+            _log.info("%s did not answer the shell probe", self.host.display)
+        except DaemonError as error:
+            if isinstance(error, failure.ChannelRefused):
+                raise
+            if self.closed or self.connection.is_closed():
+                # only a question of ours was cut off: nothing of a caller's ran
+                why = self._why or failure.lost_reason(None)
+                raise failure.LinkGone(self.host, why) from None
+            _log.info("%s took no shell probe: %s", self.host.display, error.message)
+        finally:
+            if channel is not None:
+                channel.close()
+        # Some devices end the connection with its first command: that is an answer.
+        if self.closed and (end is None or end.lost is not None) and not probe.posix:
+            raise failure.LinkGone(self.host, self.reason)
+        self._facts = ShellFacts("posix" if probe.posix else "other")
+        # A no may be a bad day, or a start-up file that is mended tomorrow.
+        if probe.posix and self.on_facts is not None:
+            self.on_facts(self._facts)
+        return self._facts
+
+
+def _retrieve(task: asyncio.Task[object]) -> None:
+    """Look at the outcome, so that one nobody waits for is no warning."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return str(value)

@@ -1,0 +1,64 @@
+"""A ProxyCommand: a program of the user's own that carries the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+
+_KEPT = 2000
+_READING_SECONDS = 0.2
+
+
+class Proxy:
+    """The running program; what it complains about is kept for the error."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._said = b""
+        self._reading = asyncio.create_task(self._read())
+
+    @classmethod
+    async def start(cls, command: str) -> tuple[Proxy, socket.socket]:
+        """Run `command` by the user's shell, as ssh does, on a socket pair."""
+        ours, theirs = socket.socketpair()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                os.environ.get("SHELL") or "/bin/sh",
+                "-c",
+                f"exec {command}",
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        return cls(process), ours
+
+    @property
+    def said(self) -> str:
+        """What it wrote to standard error, on one line."""
+        return " ".join(self._said.decode("utf-8", "replace").split())
+
+    async def _read(self) -> None:
+        stream = self._process.stderr
+        while stream is not None and (data := await stream.read(_KEPT)):
+            self._said = (self._said + data)[-_KEPT:]
+
+    async def close(self) -> None:
+        """End it and all it started."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+        # A child that left its group may hold the pipe open: what is there is read.
+        await asyncio.wait({self._reading}, timeout=_READING_SECONDS)
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)

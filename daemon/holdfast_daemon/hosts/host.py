@@ -1,0 +1,208 @@
+"""One host as resolved: all that is needed to reach it and to log in. Values only."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Literal
+
+from holdfast_daemon.hosts.target import DEFAULT_PORT, display
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+    from holdfast_daemon.secrets import Secret
+
+HostKeyChecking = Literal["yes", "accept-new", "no"]
+Show = Literal["all", "purpose"]
+
+# Credentials are compared by a keyed digest, so that no table of connections holds one.
+_SALT = secrets.token_bytes(32)
+
+
+def _digest(secret: Secret | None) -> str:
+    if secret is None:
+        return ""
+    data = secret.reveal().encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, key=_SALT, digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithms:
+    """Algorithm lists the user's ssh configuration changed; an empty one was not."""
+
+    key_exchange: tuple[str, ...] = ()
+    ciphers: tuple[str, ...] = ()
+    macs: tuple[str, ...] = ()
+    host_keys: tuple[str, ...] = ()
+    signatures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """How to reach one host, and what it is for.
+
+    Attributes:
+        name: As the caller wrote it; an alias where there is one.
+        identity_agent: Socket of IdentityAgent; "" none named, "none" forbids agents.
+        guard_known_hosts: Files of the person's configuration when the call named
+            another one: what they call changed or revoked stays refused.
+        explicit_identity: The caller named the key file; only it is tried.
+        proxy_jump: The hop before this host, which may have one of its own.
+        connect_timeout: Seconds; None is the limit of the daemon.
+        keepalive_seconds: Seconds; None is the limit of the daemon.
+    """
+
+    name: str
+    hostname: str
+    user: str
+    port: int = DEFAULT_PORT
+    identity_files: tuple[str, ...] = ()
+    explicit_identity: bool = False
+    identities_only: bool = False
+    identity_agent: str = ""
+    certificate_files: tuple[str, ...] = ()
+    user_known_hosts: tuple[str, ...] = ()
+    global_known_hosts: tuple[str, ...] = ()
+    guard_known_hosts: tuple[str, ...] = ()
+    hash_known_hosts: bool = False
+    host_key_alias: str = ""
+    host_key_checking: HostKeyChecking = "yes"
+    pinned_fingerprint: str = ""
+    proxy_jump: Host | None = None
+    proxy_command: str = ""
+    connect_timeout: float | None = None
+    keepalive_seconds: float | None = None
+    keepalive_misses: int | None = None
+    address_family: Literal["any", "inet", "inet6"] = "any"
+    bind_address: str = ""
+    compression: bool = False
+    algorithms: Algorithms = Algorithms()
+    methods: tuple[str, ...] = ()
+    password: Secret | None = field(default=None, repr=False)
+    private_key: Secret | None = field(default=None, repr=False)
+    passphrase_env: str = ""
+    auth_sock: str = ""
+    tags: tuple[str, ...] = ()
+    description: str = ""
+    enabled: bool = True
+    show: Show = "all"
+
+    @property
+    def display(self) -> str:
+        """`user@hostname`, with the port where it is not 22."""
+        return display(self.user, self.hostname, self.port)
+
+    @property
+    def shown(self) -> str:
+        """What messages call it: by its purpose only, when the person wants that."""
+        return self.name if self.show == "purpose" else self.display
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """The server itself, whoever logs in: what budgets of handshakes count by."""
+        return (self.hostname.lower(), self.port)
+
+    @property
+    def account(self) -> Hashable:
+        """The server, the way to it and the user, whatever name or options were given.
+
+        What `Pool.disconnect` closes and `Pool.connected` and `Row` tell by, and what
+        the shell's nature is remembered for. Equal accounts may still have connections
+        apart: other credentials, another trust.
+        """
+        hop = self.proxy_jump.account if self.proxy_jump else None
+        return (*self.place, self.user, hop, self.proxy_command)
+
+    def needs(self, other: Host) -> bool:
+        """Whether closing the connections to `other` ends what runs here.
+
+        So it is for the same account, and for hosts that are reached through it.
+        """
+        hop: Host | None = self
+        while hop is not None:
+            if hop.account == other.account:
+                return True
+            hop = hop.proxy_jump
+        return False
+
+    @property
+    def own_credentials(self) -> bool:
+        """A credential was named, so only a connection made with it will do."""
+        return (
+            self.password is not None
+            or self.private_key is not None
+            or self.explicit_identity
+        )
+
+    @property
+    def endpoint(self) -> Hashable:
+        """Where and as whom, and by which trust: equal ones may share a connection.
+
+        Whether the key was checked belongs to it: nobody strict is put on a connection
+        that was opened without a check.
+        """
+        return (
+            *self.place,
+            self.user,
+            self.proxy_jump.endpoint if self.proxy_jump else None,
+            self.proxy_command,
+            self.host_key_alias,
+            self.host_key_checking == "no",
+            self.pinned_fingerprint,
+            self.user_known_hosts,
+            self.global_known_hosts,
+            self.guard_known_hosts,
+            self.address_family,
+            self.bind_address,
+            self.compression,
+            self.algorithms,
+        )
+
+    @property
+    def identity(self) -> Hashable:
+        """Endpoint and credentials; a changed configuration makes another one."""
+        return (
+            self.endpoint,
+            self.identity_files,
+            self.explicit_identity,
+            self.identities_only,
+            self.identity_agent,
+            self.certificate_files,
+            self.methods,
+            _digest(self.password),
+            _digest(self.private_key),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """What a call and its client say about reaching a host.
+
+    `user`, `port`, `password` and so on win over every configuration, `default_*` yield
+    to it.
+    """
+
+    user: str | None = None
+    port: int | None = None
+    identity_file: str | None = None
+    password: Secret | None = field(default=None, repr=False)
+    private_key: Secret | None = field(default=None, repr=False)
+    known_hosts_file: str | None = None
+    host_key_checking: HostKeyChecking | None = None
+    jump: str | None = None
+    connect_timeout: float | None = None
+    options: Mapping[str, str] = field(default_factory=dict[str, str])
+    default_user: str | None = None
+    default_port: int | None = None
+    auth_sock: str | None = None
+
+    @property
+    def key(self) -> Hashable:
+        """All that is said, for tables; holds secrets as such."""
+        said: list[object] = [getattr(self, item.name) for item in fields(self)]
+        return tuple(
+            tuple(sorted(self.options.items())) if value is self.options else value
+            for value in said
+        )

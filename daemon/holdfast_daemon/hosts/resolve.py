@@ -1,0 +1,308 @@
+"""What the user's ssh configuration says about a name, by OpenSSH's own resolution.
+
+`ssh -G` where there is an ssh, asyncssh's parser else. Answers are kept while the files
+stay as they are, and never longer than the limit: `Match exec` may change its mind.
+The event loop only waits: files, programs and the user database are met in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from asyncssh.config import ConfigParseError, SSHClientConfig, SSHConfig
+
+from holdfast_daemon.errors import (
+    DaemonError,
+    InputError,
+    LinkError,
+    Reason,
+    StateError,
+)
+from holdfast_daemon.hosts.files import Alias, ConfigFiles, Stamp
+from holdfast_daemon.hosts.settings import Raw, Settings, me, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from holdfast_daemon.clock import Clock
+    from holdfast_daemon.limits import Limits
+
+_KEPT = 2000
+_PLAIN_NAME = "localhost"
+
+
+class Question(NamedTuple):
+    """A name and what is said on top of, and below, the configuration."""
+
+    name: str
+    over: tuple[tuple[str, str], ...] = ()
+    under: tuple[tuple[str, str], ...] = ()
+
+
+class _Answer(NamedTuple):
+    settings: Settings
+    signature: tuple[Stamp, ...]
+    asked: float
+
+
+class Resolver:
+    """Asks ssh, once per question while the files stay the same."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        clock: Clock,
+        *,
+        config_file: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        environ = os.environ if environ is None else environ
+        named = environ.get("HOLDFAST_SSH_CONFIG", "")
+        self._config_file = config_file or (Path(named) if named else None)
+        self._binary = environ.get("HOLDFAST_SSH_BIN", "") or "ssh"
+        self._limits = limits
+        self._clock = clock
+        self._files = ConfigFiles(self._config_file)
+        self._signature: tuple[Stamp, ...] = ()
+        self._looked = float("-inf")
+        self._looking: asyncio.Task[None] | None = None
+        self._answers: dict[Question, _Answer] = {}
+        self._asking: dict[Question, asyncio.Task[_Answer]] = {}
+        self._plain: Raw | None = None
+
+    async def settings(self, question: Question) -> Settings:
+        """Return what applies to `question`; concurrent callers share one answer."""
+        signature = await self._look()
+        answer = self._answers.get(question)
+        if (
+            answer is not None
+            and answer.signature == signature
+            and self._clock.monotonic() - answer.asked
+            < self._limits.resolve_cache_seconds
+        ):
+            return answer.settings
+        task = self._asking.get(question)
+        if task is None:
+            task = asyncio.create_task(self._ask(question, signature))
+            self._asking[question] = task
+            task.add_done_callback(lambda done: self._asked(question, done))
+        return (await asyncio.shield(task)).settings
+
+    async def _look(self) -> tuple[Stamp, ...]:
+        """Return the state of the files, looked at anew when the last look is old."""
+        now = self._clock.monotonic()
+        if now - self._looked >= self._limits.resolve_check_seconds:
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look_anew(now))
+            await asyncio.shield(self._looking)
+        return self._signature
+
+    async def _look_anew(self, now: float) -> None:
+        self._signature = await asyncio.to_thread(self._files.signature)
+        self._looked = now
+
+    async def aliases(self) -> list[Alias]:
+        """Return the concrete names of the configuration, in order."""
+        return await asyncio.to_thread(self._files.aliases)
+
+    def _asked(self, question: Question, task: asyncio.Task[_Answer]) -> None:
+        self._asking.pop(question, None)
+        if task.cancelled() or task.exception() is not None:
+            return
+        self._answers.pop(question, None)
+        while len(self._answers) >= _KEPT:
+            del self._answers[next(iter(self._answers))]
+        self._answers[question] = task.result()
+
+    async def _ask(self, question: Question, signature: tuple[Stamp, ...]) -> _Answer:
+        asked = self._clock.monotonic()
+        binary = await asyncio.to_thread(shutil.which, self._binary)
+        if binary is None:
+            if self._binary != "ssh":
+                raise StateError(
+                    Reason.BAD_CONFIGURATION,
+                    f"HOLDFAST_SSH_BIN names {self._binary}, which is no program",
+                )
+            raw = await asyncio.to_thread(self._parsed, question)
+            plain: Raw = {}
+        else:
+            raw = await self._run(binary, question, self._config_file)
+            plain = await self._defaults(binary)
+        return _Answer(Settings(raw, plain, question.name), signature, asked)
+
+    async def _defaults(self, binary: str) -> Raw:
+        """Return what this ssh uses where nobody says anything."""
+        if self._plain is None:
+            question = Question(_PLAIN_NAME)
+            self._plain = await self._run(binary, question, Path(os.devnull))
+        return self._plain
+
+    async def _run(self, binary: str, question: Question, config: Path | None) -> Raw:
+        file = config
+        if question.under:
+            file = await asyncio.to_thread(self._write_below, question, config)
+        try:
+            out = await self._ask_ssh(binary, question, file)
+        finally:
+            if file is not None and question.under:
+                await asyncio.shield(asyncio.to_thread(file.unlink, missing_ok=True))
+        return parse(out)
+
+    async def _ask_ssh(self, binary: str, question: Question, file: Path | None) -> str:
+        seconds = self._limits.resolve_seconds
+        command = [binary, "-G"]
+        if file is not None:
+            command += ["-F", str(file)]
+        for name, value in question.over:
+            command += ["-o", f"{name}={_quoted(value)}"]
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            "--",
+            question.name,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(seconds):
+                out, err = await process.communicate()
+        except TimeoutError:
+            raise LinkError(
+                Reason.CONNECT_TIMEOUT,
+                f"`ssh -G {question.name}` did not answer in {seconds:g} s",
+                hint="a `Match exec` or the name service in ssh config is slow",
+            ) from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode:
+            raise _refused(question, err.decode("utf-8", "replace"))
+        return out.decode("utf-8", "replace")
+
+    def _write_below(self, question: Question, config: Path | None) -> Path:
+        """Write a file of our own, with what is said below the person's files."""
+        roots = self._files.roots if config is None else [config]
+        lines = [f'Include "{root}"' for root in roots]
+        lines += ["Host *", *(f"  {name} {value}" for name, value in question.under)]
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="holdfast-", suffix=".conf", delete=False
+        ) as file:
+            file.write("\n".join(lines) + "\n")
+        return Path(file.name)
+
+    def _parsed(self, question: Question) -> Raw:
+        """Resolve without an ssh, as far as asyncssh's parser goes."""
+        over = dict(question.over)
+        user, port = over.get("User"), over.get("Port")
+        with contextlib.ExitStack() as stack:
+            paths = [path for path in self._files.roots if os.access(path, os.R_OK)]
+            for place, pairs in ((0, question.over), (len(paths) + 1, question.under)):
+                file = stack.enter_context(
+                    tempfile.NamedTemporaryFile("w", prefix="holdfast-", suffix=".conf")
+                )
+                file.writelines(f"{name} {_quoted(value)}\n" for name, value in pairs)
+                file.flush()
+                paths.insert(place, Path(file.name))
+            try:
+                config = SSHClientConfig.load(
+                    None,
+                    [str(path) for path in paths],
+                    False,
+                    False,
+                    False,
+                    me().name,
+                    user or (),
+                    question.name,
+                    int(port) if port else (),
+                )
+            except (ConfigParseError, OSError, ValueError) as error:
+                raise _refused(question, str(error)) from None
+        return _raw(config, over)
+
+
+_NAMES = (
+    "AddressFamily",
+    "BindAddress",
+    "CertificateFile",
+    "Ciphers",
+    "Compression",
+    "ConnectTimeout",
+    "GlobalKnownHostsFile",
+    "HostKeyAlgorithms",
+    "HostKeyAlias",
+    "Hostname",
+    "IdentitiesOnly",
+    "IdentityAgent",
+    "IdentityFile",
+    "KbdInteractiveAuthentication",
+    "KexAlgorithms",
+    "MACs",
+    "PasswordAuthentication",
+    "Port",
+    "PreferredAuthentications",
+    "ProxyCommand",
+    "ProxyJump",
+    "PubkeyAuthentication",
+    "ServerAliveCountMax",
+    "ServerAliveInterval",
+    "User",
+    "UserKnownHostsFile",
+)
+_REPEATED = frozenset({"CertificateFile", "IdentityFile"})
+_DEFAULTS: Raw = {
+    "identityfile": [
+        f"~/.ssh/id_{kind}"
+        for kind in ("rsa", "ecdsa", "ecdsa_sk", "ed25519", "ed25519_sk")
+    ],
+    "userknownhostsfile": ["~/.ssh/known_hosts ~/.ssh/known_hosts2"],
+    "globalknownhostsfile": ["/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"],
+}
+
+
+def _raw(config: SSHConfig, over: Mapping[str, str]) -> Raw:
+    raw: Raw = {name: list(values) for name, values in _DEFAULTS.items()}
+    for name in _NAMES:
+        value = over.get("HostName") if name == "Hostname" else config.get(name)
+        value = config.get(name) if value is None else value
+        if value is None or value == "":
+            continue
+        if name == "AddressFamily":
+            text = {2: "inet", 10: "inet6", 30: "inet6"}.get(int(str(value)), "any")
+            raw[name.lower()] = [text]
+        elif isinstance(value, list):
+            items = [str(item) for item in value]
+            raw[name.lower()] = items if name in _REPEATED else [" ".join(items)]
+        elif isinstance(value, bool):
+            raw[name.lower()] = ["yes" if value else "no"]
+        else:
+            raw[name.lower()] = [str(value)]
+    for name in ("StrictHostKeyChecking", "ProxyJump", "Port", "User"):
+        if name in over:
+            raw[name.lower()] = [over[name]]
+    return raw
+
+
+def _quoted(value: str) -> str:
+    """Return `value` so that ssh reads it as one word."""
+    blank = any(character.isspace() for character in value)
+    return f'"{value}"' if blank and '"' not in value else value
+
+
+def _refused(question: Question, said: str) -> DaemonError:
+    lines = [line for line in said.splitlines() if "Pseudo-terminal" not in line]
+    text = "; ".join(lines) or "it gave no reason"
+    if "command-line" in said:
+        return InputError("connect.options", f"ssh refuses an option: {text}")
+    return StateError(
+        Reason.BAD_CONFIGURATION,
+        f"ssh cannot resolve {question.name}: {text}",
+        hint=f"try `ssh -G {question.name}` in a terminal",
+    )
