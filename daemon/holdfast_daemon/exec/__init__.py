@@ -1,0 +1,1 @@
+"""Commands: one command, one outcome, always as a job."""

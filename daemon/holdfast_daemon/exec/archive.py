@@ -1,0 +1,205 @@
+"""Jobs on disk: one directory each, with `job.json` beside the spool's segments."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shutil
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from holdfast_daemon.exec.claim import Claim
+from holdfast_daemon.exec.job import Job, Status
+from holdfast_daemon.exec.request import ExecRequest
+from holdfast_daemon.ids import JobId
+from holdfast_daemon.output.spool import Spool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from holdfast_daemon.clock import Clock
+    from holdfast_daemon.limits import Limits
+
+_log = logging.getLogger(__name__)
+_RECORD = "job.json"
+_FORGOTTEN = "the daemon ended while it ran; its outcome is not known"
+
+
+class Archive:
+    """The directory that holds every job's output and record."""
+
+    def __init__(self, directory: Path, limits: Limits, clock: Clock) -> None:
+        """Keep jobs below `directory`, which is private to the user."""
+        self._directory = directory
+        self._limits = limits
+        self._clock = clock
+        self._noted: dict[JobId, Job] = {}
+        self._writer: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
+
+    def spool(self, job_id: JobId) -> Spool:
+        """Return a new job's spool."""
+        return Spool(
+            self._directory / job_id,
+            limit_bytes=self._limits.spool_bytes,
+            segment_bytes=self._limits.segment_bytes,
+            backlog_bytes=self._limits.backlog_bytes,
+            flush_seconds=self._limits.flush_seconds,
+        )
+
+    def note(self, job: Job) -> None:
+        """Have the job's record, and its output once it has ended, written soon.
+
+        Nobody waits for it: a short command costs one write, many cost one together.
+        """
+        self._noted[job.id] = job
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_later())
+
+    async def _write_later(self) -> None:
+        while self._noted:
+            await asyncio.sleep(self._limits.job_write_seconds)
+            await self.flush()
+
+    async def keep(self, job: Job) -> None:
+        """Return when the job's record is on disk: its id is about to be told."""
+        if not job.saved:
+            self._noted[job.id] = job
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what was noted, now.
+
+        Who goes away stops no write: a thread that nobody waits for would put an older
+        record over a newer one.
+        """
+        await asyncio.shield(asyncio.create_task(self._write_noted()))
+
+    async def _write_noted(self) -> None:
+        async with self._writing:
+            jobs, self._noted = self._noted, {}
+            await self._write(list(jobs.values()))
+
+    async def _write(self, jobs: list[Job]) -> None:
+        ended = [job for job in jobs if not job.running]
+        told = await asyncio.gather(
+            *(job.spool.sync() for job in ended), return_exceptions=True
+        )
+        rows = [(self._directory / job.id, job.record()) for job in jobs]
+        faults = await asyncio.to_thread(_write_all, rows)
+        faults += [str(fault) for fault in told if fault is not None]
+        for fault in faults:
+            _log.warning("a result was not kept: %s", fault)
+        for job in jobs:
+            job.saved = True
+
+    async def close(self) -> None:
+        """Write the last records; the daemon ends."""
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+        await self.flush()
+
+    async def remove(self, job: Job) -> None:
+        """Delete the job and its output."""
+        self._noted.pop(job.id, None)
+        await job.spool.remove()
+        await asyncio.to_thread(
+            shutil.rmtree, self._directory / job.id, ignore_errors=True
+        )
+
+    async def recover(self) -> list[Job]:
+        """Return the jobs of earlier runs, oldest first; what ran then is lost now."""
+        rows = await asyncio.to_thread(
+            _read_all, self._directory, self._limits.job_keep_seconds
+        )
+        jobs: list[Job] = []
+        for path, row in rows:
+            try:
+                job = await self._revive(path, row)
+            except (KeyError, TypeError, ValueError) as error:
+                _log.warning("job record %s is damaged: %s", path, error)
+                continue
+            jobs.append(job)
+        jobs.sort(key=lambda job: job.started)
+        return jobs
+
+    async def _revive(self, path: Path, row: dict[str, Any]) -> Job:
+        spool = await asyncio.to_thread(
+            Spool.recover,
+            path,
+            limit_bytes=self._limits.spool_bytes,
+            segment_bytes=self._limits.segment_bytes,
+            backlog_bytes=self._limits.backlog_bytes,
+        )
+        started = datetime.fromisoformat(row["started"])
+        age = max(0.0, (self._clock.now() - started).total_seconds())
+        begun = self._clock.monotonic() - age
+        status = Status(row["status"])
+        job = Job(
+            id=JobId(row["id"]),
+            request=ExecRequest(command=row["command"]),
+            target=row["target"],
+            address=row["address"],
+            client=row["client"],
+            started=started,
+            begun=begun,
+            spool=spool,
+            clock=self._clock,
+            status=status,
+            exit_code=row["exit_code"],
+            signal=row["signal"],
+            lost=row["lost"],
+            note=row["note"],
+            finished=begun + float(row["duration"]),
+            claim=Claim(**row["claim"]) if row.get("claim") else None,
+            saved=True,
+            told=True,
+        )
+        if status is Status.RUNNING:
+            job.status, job.lost = Status.LOST, _FORGOTTEN
+            job.add_note(_FORGOTTEN)
+            self.note(job)
+        job.opened.set_result(None)
+        job.begun_there.set()
+        job.ended.set()
+        return job
+
+
+def _write_all(rows: list[tuple[Path, dict[str, Any]]]) -> list[str]:
+    """Write records atomically; return what went wrong with each that failed."""
+    faults: list[str] = []
+    for directory, row in rows:
+        try:
+            _write(directory, json.dumps(row, ensure_ascii=False))
+        except OSError as error:
+            faults.append(f"{directory.name}: {error}")
+    return faults
+
+
+def _write(directory: Path, text: str) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = directory / (_RECORD + ".new")
+    fresh.touch(mode=0o600)
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(directory / _RECORD)
+
+
+def _read_all(directory: Path, keep: float) -> list[tuple[Path, dict[str, Any]]]:
+    """Read all records; a directory without a good one goes once it is old."""
+    rows: list[tuple[Path, dict[str, Any]]] = []
+    if not directory.is_dir():
+        return rows
+    for path in directory.iterdir():
+        try:
+            row = json.loads((path / _RECORD).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            _log.warning("job record in %s can't be read: %s", path, error)
+            if time.time() - path.stat().st_mtime > keep:
+                shutil.rmtree(path, ignore_errors=True)
+            continue
+        if isinstance(row, dict):
+            rows.append((path, row))
+    return rows

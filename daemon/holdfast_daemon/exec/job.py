@@ -1,0 +1,159 @@
+"""One command from its start to its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from holdfast_daemon.clock import rfc3339
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from holdfast_daemon.clock import Clock
+    from holdfast_daemon.connection.channel import Channel, ChannelEnd
+    from holdfast_daemon.errors import DaemonError
+    from holdfast_daemon.exec.claim import Claim
+    from holdfast_daemon.exec.pace import Pace
+    from holdfast_daemon.exec.request import ExecRequest
+    from holdfast_daemon.ids import JobId
+    from holdfast_daemon.output.spool import Spool
+
+
+# A client that comes back after so many others reads from the start.
+_CURSORS = 64
+
+
+class Status(StrEnum):
+    """How a command stands: `holdfast.v1.ExecStatus` by its label."""
+
+    RUNNING = "running"
+    EXITED = "exited"
+    SIGNALLED = "signalled"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """One command.
+
+    Attributes:
+        target: The host as it was named, so that it can be named again.
+        address: The host as user@host.
+        client: Label of the client that started it.
+        started: Wall clock, for people.
+        begun: Monotonic clock, for spans.
+        exit_code: As the host reported it; None when it reported none.
+        signal: Name of the signal that ended it, as the host reported it.
+        lost: Why the outcome is not known.
+        note: What else must be known.
+        verdict: Why the daemon ended it: timed_out or cancelled.
+        group: Process group on the host, once told.
+        error: Why nothing ran, when the host's shell said so.
+        asked: The host may have been told to run it.
+        opened: Done when the command was sent, or failed with why it was not.
+        begun_there: Set when the host's shell is known to have begun it, or at the end.
+        pace: How far a live caller has read; None: nobody is waited for.
+        told: Somebody was given its id.
+        saved: Its record is on disk.
+        claim: The call it must not be run twice for.
+        ended: Set when the outcome is known or known to be lost.
+        cursors: How far each client instance has read.
+    """
+
+    id: JobId
+    request: ExecRequest
+    target: str
+    address: str
+    client: str
+    started: datetime
+    begun: float
+    spool: Spool
+    clock: Clock
+    status: Status = Status.RUNNING
+    exit_code: int | None = None
+    signal: str | None = None
+    lost: str = ""
+    note: str = ""
+    verdict: Status | None = None
+    group: int | None = None
+    error: DaemonError | None = None
+    finished: float | None = None
+    channel: Channel | None = None
+    asked: bool = False
+    stop_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    opened: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    begun_there: asyncio.Event = field(default_factory=asyncio.Event)
+    pace: Pace | None = None
+    told: bool = False
+    saved: bool = False
+    claim: Claim | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    cursors: dict[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def running(self) -> bool:
+        """Whether the outcome is still open."""
+        return self.status is Status.RUNNING
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended by itself with exit code 0."""
+        return self.status is Status.EXITED and self.exit_code == 0
+
+    @property
+    def duration(self) -> float:
+        """Seconds since the start, or until the end."""
+        last = self.clock.monotonic() if self.finished is None else self.finished
+        return max(0.0, last - self.begun)
+
+    def add_note(self, text: str) -> None:
+        """Say something more about the outcome, once."""
+        if text and text not in self.note:
+            self.note = f"{self.note}; {text}" if self.note else text
+
+    def move_cursor(self, reader: str, offset: int) -> None:
+        """Note how far `reader` has read; the one that read longest ago is dropped."""
+        self.cursors.pop(reader, None)
+        self.cursors[reader] = offset
+        if len(self.cursors) > _CURSORS:
+            del self.cursors[next(iter(self.cursors))]
+
+    def settle(self, end: ChannelEnd) -> None:
+        """Take the outcome that the channel reported. Absence of a code is never 0."""
+        self.exit_code, self.signal = end.exit_code, end.signal
+        self.add_note(end.lost or end.warning)
+        self.lost = end.lost or ""
+        if self.verdict is not None:
+            self.status = self.verdict
+        elif end.lost is not None:
+            self.status = Status.LOST
+        elif end.signal is not None:
+            self.status = Status.SIGNALLED
+        else:
+            self.status = Status.EXITED
+        self.finished = self.clock.monotonic()
+
+    def record(self) -> dict[str, Any]:
+        """Return what is kept on disk; the inverse of `table.recover`."""
+        return {
+            "id": self.id,
+            "command": self.request.command,
+            "target": self.target,
+            "address": self.address,
+            "client": self.client,
+            "started": rfc3339(self.started),
+            "status": self.status.value,
+            "exit_code": self.exit_code,
+            "signal": self.signal,
+            "lost": self.lost,
+            "note": self.note,
+            "duration": self.duration,
+            "claim": asdict(self.claim) if self.claim else None,
+        }

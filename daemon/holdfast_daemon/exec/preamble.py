@@ -1,0 +1,155 @@
+"""What goes before a command so that it starts where asked, stoppable. Sans-I/O.
+
+SSH tells nobody which process a channel started, and sshd refuses channel signals for
+root and for forced commands (OpenSSH session.c, session_signal_req). So a POSIX login
+shell first enters the directory, exports the variables, and tells its process id, which
+is also the process group, on a marker line of stderr that never reaches the output. The
+command follows on the same line, so that line numbers in the shell's messages stay
+right.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from holdfast_daemon.errors import InputError
+from holdfast_daemon.streams import Stream
+
+if TYPE_CHECKING:
+    from holdfast_daemon.exec.request import ExecRequest
+
+_HOME = re.compile(r"~([A-Za-z0-9._-]*)(/.*)?", re.DOTALL)
+# A login shell's own noise before the marker is passed on once it exceeds this many
+# bytes.
+_NOISE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Preamble:
+    """The words before one command, and the marker they print."""
+
+    marker: str
+    text: str
+
+    def line(self, command: str) -> str:
+        """Return the whole line for the login shell."""
+        return self.text + command
+
+
+def compose(request: ExecRequest) -> Preamble:
+    """Return the preamble for a POSIX shell.
+
+    Raises:
+        InputError: `cwd` can't be written as a path.
+    """
+    marker = f"holdfast:{secrets.token_hex(8)}:"
+    parts: list[str] = []
+    if request.cwd:
+        parts.append(
+            f"CDPATH= cd -- {_path(request.cwd)} ||"
+            f" {{ printf '%s\\n' {marker}cwd >&2; exit 1; }}; "
+        )
+    if request.shell:
+        words = shlex.split(request.shell)
+        parts.append(
+            f"command -v {shlex.quote(words[0])} >/dev/null ||"
+            f" {{ printf '%s\\n' {marker}shell >&2; exit 127; }}; "
+        )
+    if request.env:
+        pairs = " ".join(f"{k}={shlex.quote(v)}" for k, v in request.env.items())
+        parts.append(f"export {pairs}; ")
+    parts.append(f"printf '%s\\n' {marker}$$ >&2; ")
+    if request.shell:
+        parts.append(f"exec {shlex.join(shlex.split(request.shell))} -c ")
+    return Preamble(marker, "".join(parts))
+
+
+def command_line(request: ExecRequest, preamble: Preamble) -> str:
+    """Return what is sent to the host."""
+    if request.shell:
+        return preamble.line(shlex.quote(request.command))
+    return preamble.line(request.command)
+
+
+def _path(cwd: str) -> str:
+    home = _HOME.fullmatch(cwd)
+    if home is not None:
+        user, rest = home.group(1), home.group(2) or ""
+        base = f"~{user}" if user else '"$HOME"'
+        return base + (shlex.quote(rest) if rest else "")
+    if cwd.startswith("~"):
+        raise InputError("cwd", f"cwd {cwd!r} names no user that a shell would expand")
+    # `cd -` means the previous directory; a directory of that name is ./-
+    return shlex.quote("./" + cwd if cwd == "-" else cwd)
+
+
+class MarkerReader:
+    """Takes the marker line out of the output, whichever stream it comes on.
+
+    A start-up file may send stderr elsewhere (`exec 2>&1`), so both are held back until
+    the marker comes, or is given up.
+
+    Attributes:
+        done: Nothing is held back any more.
+        late: It was given up, and may still come.
+        group: The command's process group on the host, once told.
+        failure: `cwd` or `shell` when the preamble gave up; nothing ran then.
+    """
+
+    def __init__(self, preamble: Preamble) -> None:
+        """Look for `preamble`'s marker."""
+        self._preamble = preamble
+        self._marker = preamble.marker.encode()
+        self._held = dict.fromkeys(Stream, b"")
+        self.done = self.late = False
+        self.group: int | None = None
+        self.failure = ""
+
+    def feed(self, stream: Stream, data: bytes) -> list[tuple[Stream, bytes]]:
+        """Return what belongs to the output now, in order."""
+        if self.done:
+            return [(stream, self._look(data) if self.late else data)]
+        held = self._held[stream] = self._held[stream] + data
+        start = held.find(self._marker)
+        stop = held.find(b"\n", start) if start >= 0 else -1
+        if stop < 0:
+            return self.finish() if len(held) > _NOISE_BYTES else []
+        self._read(held[start + len(self._marker) : stop])
+        self._held[stream] = held[:start] + held[stop + 1 :]
+        return self._release()
+
+    def _read(self, word: bytes) -> None:
+        word = word.strip()
+        if word.isdigit():
+            self.group = int(word)
+        else:
+            self.failure = word.decode("ascii", "replace")
+
+    def _look(self, data: bytes) -> bytes:
+        """Take out a marker that came after it was given up: a slow start-up file."""
+        start = data.find(self._marker)
+        stop = data.find(b"\n", start) if start >= 0 else -1
+        if stop < 0:
+            return data
+        self._read(data[start + len(self._marker) : stop])
+        self.late = False
+        return data[:start] + data[stop + 1 :]
+
+    def finish(self) -> list[tuple[Stream, bytes]]:
+        """Give the marker up, and return what was held back.
+
+        A shell that can't parse the command quotes the whole line in its message.
+        """
+        self.late = True
+        words = self._preamble.text.encode()
+        self._held = {s: data.replace(words, b"") for s, data in self._held.items()}
+        return self._release()
+
+    def _release(self) -> list[tuple[Stream, bytes]]:
+        held, self._held = self._held, {}
+        self.done = True
+        return [(stream, data) for stream, data in held.items() if data]

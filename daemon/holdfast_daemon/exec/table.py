@@ -1,0 +1,297 @@
+"""All jobs: started once, found by id from every client, kept for a day."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from holdfast_daemon import ids
+from holdfast_daemon.connection.channel import ChannelEnd
+from holdfast_daemon.errors import (
+    DaemonError,
+    LimitError,
+    NotFoundError,
+    Ran,
+    Reason,
+)
+from holdfast_daemon.exec.claim import Claim, claim
+from holdfast_daemon.exec.job import Job, Status
+from holdfast_daemon.exec.ledger import Ledger
+from holdfast_daemon.exec.request import ExecRequest, check
+from holdfast_daemon.exec.runner import run
+from holdfast_daemon.exec.site import Site
+from holdfast_daemon.exec.stop import ESCALATION, send, stop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from holdfast_daemon.clock import Clock
+    from holdfast_daemon.connection.pool import Pool
+    from holdfast_daemon.exec.archive import Archive
+    from holdfast_daemon.hosts.host import Host
+    from holdfast_daemon.limits import Limits
+    from holdfast_daemon.policy.gate import Ticket
+
+_log = logging.getLogger(__name__)
+
+_PARTED = "the daemon stopped while it ran"
+_NOT_BEGUN = "it was stopped before its host was asked to run it: nothing ran"
+_HALF_BEGUN = "it was stopped while the host began it, and may still run there"
+
+
+class JobTable:
+    """Starts, finds, stops and forgets jobs."""
+
+    def __init__(
+        self, archive: Archive, pool: Pool, limits: Limits, clock: Clock
+    ) -> None:
+        """Keep jobs in `archive` and run them over `pool`."""
+        self._archive = archive
+        self._pool = pool
+        self._limits = limits
+        self._clock = clock
+        self._jobs: dict[str, Job] = {}
+        self._sites: dict[str, Site] = {}
+        self._ledger = Ledger()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def recover(self) -> None:
+        """Take over the jobs of earlier runs of the daemon."""
+        for job in await self._archive.recover():
+            self._jobs[job.id] = job
+            if job.claim is not None:
+                self._ledger.enter(job.claim, job, job.begun)
+
+    def start(
+        self, request: ExecRequest, host: Host, ticket: Ticket, request_id: str = ""
+    ) -> Job:
+        """Start a command, or find the job that the same `request_id` started.
+
+        The work belongs to the table from here on: a caller that goes away changes
+        nothing.
+
+        Raises:
+            InputError: The request can't be run as asked.
+            LimitError: Too many jobs run.
+            StateError: The `request_id` came before with another request.
+        """
+        check(request, self._limits)
+        caller = ticket.operation.caller
+        asked: Claim | None = None
+        if request_id and not request.live:
+            owner = f"{caller.principal} {caller.name}"
+            asked = claim(owner, request_id, request, host)
+            if (job := self._ledger.find(asked)) is not None:
+                ticket.add(job_id=job.id, joined=True)
+                return job
+        running = len(self._sites)
+        if running >= self._limits.jobs_running:
+            raise LimitError(
+                Reason.LIMIT_REACHED,
+                f"{running} jobs run already, which is the limit",
+                hint="Stop a job, or raise limits.jobs_running.",
+                metadata={"limit": "jobs_running", "value": str(running)},
+            )
+        job_id = ids.job_id()
+        job = Job(
+            id=job_id,
+            request=request,
+            target=host.name,
+            address=host.display,
+            client=caller.label,
+            started=self._clock.now(),
+            begun=self._clock.monotonic(),
+            spool=self._archive.spool(job_id),
+            clock=self._clock,
+        )
+        self._jobs[job_id] = job
+        site = Site(host, self._pool, self._limits)
+        self._sites[job_id] = site
+        if asked is not None:
+            self._ledger.enter(asked, job, self._clock.monotonic())
+        ticket.detach()
+        task = asyncio.create_task(self._work(job, site, ticket))
+        self._tasks[job_id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(job_id, None))
+        return job
+
+    def find(self, job_id: str) -> Job:
+        """Return a job by id.
+
+        Raises:
+            NotFoundError: It is unknown, or kept no longer.
+        """
+        job = self._jobs.get(job_id.strip())
+        if job is None:
+            raise NotFoundError(
+                Reason.JOB_NOT_FOUND,
+                f"there is no job {job_id!r}; results are kept for"
+                f" {self._limits.job_keep_seconds / 3600:g} h after the end",
+                hint="ssh_job_list shows the jobs that are kept.",
+                metadata={"job_id": job_id},
+            )
+        return job
+
+    def list(self, *, running_only: bool = False) -> list[Job]:
+        """Return the jobs, newest first."""
+        jobs = [j for j in self._jobs.values() if j.running or not running_only]
+        return sorted(jobs, key=lambda job: job.begun, reverse=True)
+
+    async def stop(self, job: Job, signal: str | None = None) -> str:
+        """End a job, or send it one signal and give it time to react.
+
+        Returns:
+            Why it, or a part of it, goes on; empty when it has ended.
+        """
+        site = self._sites.get(job.id)
+        if not job.running or site is None:
+            return ""
+        if signal is None or signal in ESCALATION:
+            job.verdict = Status.CANCELLED
+        if job.channel is None:
+            # Still connecting: nothing runs yet that could be signalled.
+            job.verdict = Status.CANCELLED
+            self._tasks[job.id].cancel()
+            await job.ended.wait()
+            return ""
+        names: Sequence[str] = ESCALATION if signal is None else (signal,)
+        trouble = await stop(job, job.channel, site, names)
+        if not trouble:
+            await job.ended.wait()
+        elif signal is None:
+            # One that could not be ended is let go of: it ends as far as we know.
+            job.add_note(trouble)
+            job.channel.close()
+            await job.ended.wait()
+        else:
+            job.verdict = None
+        return trouble
+
+    async def signal(self, job: Job, name: str) -> None:
+        """Pass a person's signal on; what the command makes of it is its own affair."""
+        site = self._sites.get(job.id)
+        if job.running and job.channel is not None and site is not None:
+            await send(job, job.channel, site, name)
+
+    def on(self, host: Host) -> Iterable[Job]:
+        """Yield the running jobs that use `host`'s connections."""
+        for job in self._jobs.values():
+            site = self._sites.get(job.id)
+            if job.running and site and site.host.needs(host):
+                yield job
+
+    async def reap(self) -> None:
+        """Forget what is past its time or beyond the limits; running jobs never."""
+        now = self._clock.monotonic()
+        self._ledger.expire(now - self._limits.request_id_seconds)
+        ended = [j for j in reversed(self.list()) if j.finished is not None]
+        surplus = len(ended) - self._limits.jobs_kept
+        room = self._limits.spool_total_bytes - sum(
+            job.spool.end - job.spool.earliest for job in self._jobs.values()
+        )
+        for job in ended:
+            age = now - (job.finished or now)
+            if age <= self._limits.job_keep_seconds and surplus <= 0 and room >= 0:
+                continue
+            surplus -= 1
+            room += job.spool.end - job.spool.earliest
+            del self._jobs[job.id]
+            self._ledger.forget(job)
+            await self._archive.remove(job)
+
+    async def tell(self, job: Job) -> None:
+        """Return when the job is on disk: its id is about to be told."""
+        job.told = True
+        await self._archive.keep(job)
+
+    async def close(self) -> None:
+        """End every job's wait; what runs on a host is hung up on by its channel."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._archive.close()
+
+    async def _work(self, job: Job, site: Site, ticket: Ticket) -> None:
+        """Run one job under its own error boundary: no fault of it reaches another."""
+        ticket.add(job_id=job.id)
+        about = {"job": job.id, "host": job.target, "client": job.client}
+        _log.debug("job begins", extra=about)
+        self._archive.note(job)
+        error: DaemonError | None = None
+        try:
+            if job.claim is not None and job.claim.lasting:
+                # Should the daemon die now, the same call must not run again.
+                await self._archive.keep(job)
+            await run(job, site)
+        except DaemonError as raised:
+            error = raised
+        except asyncio.CancelledError:
+            job.settle(ChannelEnd(lost=_why(job)))
+        except Exception as raised:  # noqa: BLE001 - its own error boundary
+            incident = ids.mint("e")
+            _log.exception("job failed, incident %s", incident, extra={"job": job.id})
+            error = DaemonError(
+                Reason.INTERNAL,
+                f"the daemon failed while running it (incident {incident})",
+                hint="Its log has the incident.",
+                metadata={"incident": incident},
+            )
+            error.__cause__ = raised
+        if job.error is not None:
+            # The host's shell said that it did not come to the command.
+            self._drop(job)
+        await self._end(job, ticket, error)
+        _log.debug("job ended: %s", error.message if error else job.status, extra=about)
+
+    async def _end(self, job: Job, ticket: Ticket, error: DaemonError | None) -> None:
+        if error is not None:
+            self._fail(job, error)
+        elif not job.opened.done():
+            job.opened.set_result(None)
+        job.spool.close()
+        job.begun_there.set()
+        job.ended.set()
+        self._sites.pop(job.id, None)
+        failure = error or job.error
+        try:
+            # Whoever waits for the outcome gets it first; the paperwork comes after.
+            await asyncio.sleep(0)
+        finally:
+            await ticket.finish(
+                "error" if failure else job.status.value,
+                exit_code=job.exit_code,
+                error=failure.message if failure else (job.lost or None),
+            )
+        if job.id in self._jobs:
+            self._archive.note(job)
+        else:
+            await self._archive.remove(job)
+
+    def _fail(self, job: Job, error: DaemonError) -> None:
+        """Settle a job that ended in an error; one of which nothing ran is not kept."""
+        nothing = error.ran is Ran.NO and not job.opened.done()
+        job.error = error
+        job.settle(ChannelEnd(lost=error.message))
+        if not nothing:
+            error.metadata.setdefault("job_id", job.id)
+        if not job.opened.done():
+            job.opened.set_exception(error)
+            job.opened.exception()
+        if nothing:
+            self._drop(job)
+
+    def _drop(self, job: Job) -> None:
+        """Keep no job of which nothing ran, unless somebody knows its id."""
+        self._ledger.forget(job)
+        job.add_note("nothing ran")
+        if not job.told:
+            del self._jobs[job.id]
+
+
+def _why(job: Job) -> str:
+    """Say why a job's work was cut off, and so what may have become of it."""
+    if job.verdict is not Status.CANCELLED:
+        return _PARTED
+    return _HALF_BEGUN if job.asked else _NOT_BEGUN

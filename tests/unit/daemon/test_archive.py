@@ -1,0 +1,125 @@
+"""Records of jobs on disk, whatever comes between."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from holdfast_daemon.clock import SystemClock
+from holdfast_daemon.connection.channel import ChannelEnd
+from holdfast_daemon.exec import archive as archive_module
+from holdfast_daemon.exec.archive import Archive
+from holdfast_daemon.exec.job import Job
+from holdfast_daemon.exec.request import ExecRequest
+from holdfast_daemon.ids import JobId
+from holdfast_daemon.limits import Limits
+from holdfast_daemon.streams import Stream
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# A write that nothing follows takes so long; one that is overtaken ends after it.
+SLOW = 0.3
+
+
+def job_of(archive: Archive) -> Job:
+    clock = SystemClock()
+    return Job(
+        id=JobId("j1"),
+        request=ExecRequest(command="x"),
+        target="host",
+        address="me@host",
+        client="test/1",
+        started=clock.now(),
+        begun=clock.monotonic(),
+        spool=archive.spool(JobId("j1")),
+        clock=clock,
+    )
+
+
+def status_on_disk(directory: Path) -> str:
+    return str(json.loads((directory / "j1" / "job.json").read_text())["status"])
+
+
+class SlowDisk:
+    """Holds the first write of records until another one has passed it, or SLOW."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._real = vars(archive_module)["_write_all"]
+        self._overtaken = threading.Event()
+        self.began = threading.Event()
+        self.ended = threading.Event()
+        patch.setattr(archive_module, "_write_all", self._write)
+
+    def _write(self, rows: list[Any]) -> list[str]:
+        first = not self.began.is_set()
+        if first:
+            self.began.set()
+            self._overtaken.wait(SLOW)
+        faults: list[str] = self._real(rows)
+        (self.ended if first else self._overtaken).set()
+        return faults
+
+
+async def test_a_stop_while_output_is_written_keeps_the_outcome(tmp_path: Path) -> None:
+    """EX-16: the buggy archive dropped the batch whose flush its close cut off."""
+    archive = Archive(tmp_path, Limits(job_write_seconds=0), SystemClock())
+    job = job_of(archive)
+    await archive.keep(job)
+    assert status_on_disk(tmp_path) == "running"
+    job.spool.append(Stream.OUT, b"x" * 1_900_000)
+    job.settle(ChannelEnd(exit_code=0))
+    job.spool.close()
+    syncing = asyncio.Event()
+    real = job.spool.sync
+
+    async def sync() -> None:
+        syncing.set()
+        await real()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(job.spool), "sync", lambda _: sync())
+        archive.note(job)
+        await syncing.wait()
+        await archive.close()
+    assert status_on_disk(tmp_path) == "exited"
+
+
+async def test_an_older_write_never_ends_after_a_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EX-16: a thread that its waiter left put "running" over a known outcome."""
+    disk = SlowDisk(monkeypatch)
+    archive = Archive(tmp_path, Limits(job_write_seconds=0), SystemClock())
+    job = job_of(archive)
+    archive.note(job)
+    await asyncio.to_thread(disk.began.wait, 10)
+    job.settle(ChannelEnd(exit_code=0))
+    job.spool.close()
+    archive.note(job)
+    await archive.close()
+    await asyncio.to_thread(disk.ended.wait, 10)
+    assert status_on_disk(tmp_path) == "exited"
+
+
+async def test_a_caller_that_leaves_stops_no_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EX-16: whoever waits for a record may go; the record is written all the same."""
+    disk = SlowDisk(monkeypatch)
+    archive = Archive(tmp_path, Limits(), SystemClock())
+    job = job_of(archive)
+    waiting = asyncio.create_task(archive.keep(job))
+    await asyncio.to_thread(disk.began.wait, 10)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    job.settle(ChannelEnd(exit_code=0))
+    job.spool.close()
+    archive.note(job)
+    await archive.close()
+    await asyncio.to_thread(disk.ended.wait, 10)
+    assert status_on_disk(tmp_path) == "exited"
