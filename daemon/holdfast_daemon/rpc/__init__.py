@@ -1,0 +1,1 @@
+"""The gRPC face: the door, thin servicers, and protobuf ⇄ domain."""

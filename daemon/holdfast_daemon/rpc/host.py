@@ -1,0 +1,136 @@
+"""HostService: what hosts there are, and their shared connections."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from holdfast.v1 import host_pb2, host_pb2_grpc
+from holdfast_daemon.errors import InputError, LinkError, Reason, StateError
+from holdfast_daemon.rpc.door import current
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import grpc.aio
+
+    from holdfast.v1.common_pb2 import ConnectOptions
+    from holdfast_daemon.connection.pool import Pool
+    from holdfast_daemon.exec.table import JobTable
+    from holdfast_daemon.hosts.host import Host
+    from holdfast_daemon.hosts.inventory import Inventory
+    from holdfast_daemon.limits import Limits
+    from holdfast_daemon.policy.caller import Caller
+
+    Resolve = Callable[[Caller, str, ConnectOptions | None], Awaitable[Host]]
+    type_context = grpc.aio.ServicerContext[Any, Any]
+
+
+# So many job ids are named in a refusal.
+_NAMED = 5
+
+
+class HostServicer(host_pb2_grpc.HostServiceServicer):
+    """Thin: converts and calls inventory and pool."""
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        pool: Pool,
+        table: JobTable,
+        resolve: Resolve,
+        limits: Limits,
+    ) -> None:
+        """Serve `inventory` and `pool`; `table` knows who uses a connection."""
+        self._inventory = inventory
+        self._pool = pool
+        self._table = table
+        self._resolve = resolve
+        self._limits = limits
+
+    async def ListHosts(
+        self, request: host_pb2.ListHostsRequest, context: type_context
+    ) -> host_pb2.ListHostsResponse:
+        """List the hosts that this caller may use."""
+        call = current()
+        query = request.query.casefold()
+        hosts: list[host_pb2.Host] = []
+        for row in await self._inventory.known():
+            texts = (row.name, row.description, *row.tags)
+            if not row.enabled or not call.ticket.allows_name(row.name, row.target):
+                continue
+            if request.tag and request.tag not in row.tags:
+                continue
+            if query and not any(query in text.casefold() for text in texts):
+                continue
+            hosts.append(
+                host_pb2.Host(
+                    name=row.name,
+                    target=row.target if row.show == "all" else "",
+                    tags=row.tags,
+                    description=row.description,
+                    connected=self._connected(row.name),
+                )
+            )
+        return host_pb2.ListHostsResponse(hosts=hosts)
+
+    def _connected(self, name: str) -> bool:
+        account = self._inventory.account(name)
+        return account is not None and self._pool.connected(account)
+
+    async def Connect(
+        self, request: host_pb2.ConnectRequest, context: type_context
+    ) -> host_pb2.ConnectResponse:
+        """Connect, or find the connection that is there; measure one round trip."""
+        host = _host()
+        seconds = self._limits.wait_max_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                lease = await self._pool.lease(host)
+        except TimeoutError:
+            raise LinkError(
+                Reason.CONNECT_TIMEOUT,
+                f"{host.shown} was not reached within {seconds:g} s",
+                hint="The login goes on; call again to see whether it came through.",
+            ) from None
+        async with lease:
+            link = lease.link
+            return host_pb2.ConnectResponse(
+                target=host.name,
+                connected=True,
+                reused=lease.reused,
+                rtt_ms=round(await link.rtt() * 1000, 2),
+                server_version=link.server_version,
+                host_key_fingerprint=link.host_key_fingerprint,
+                auth_method=link.auth_method,
+            )
+
+    async def Disconnect(
+        self, request: host_pb2.DisconnectRequest, context: type_context
+    ) -> host_pb2.DisconnectResponse:
+        """Close the connections to a host."""
+        call = current()
+        host = await self._resolve(call.caller, request.target, None)
+        call.ticket.check(host)
+        jobs = list(self._table.on(host))
+        if jobs and not request.force:
+            named = ", ".join(job.id for job in jobs[:_NAMED])
+            more = f" and {len(jobs) - _NAMED} more" if len(jobs) > _NAMED else ""
+            raise StateError(
+                Reason.IN_USE,
+                f"{len(jobs)} command(s) still use the connection to {host.name}",
+                hint=f"End them by ssh_job_stop (job_id {named}{more}),"
+                " or set force to end them as lost.",
+                metadata={"jobs": ",".join(job.id for job in jobs)},
+            )
+        closed = await self._pool.disconnect(host, force=request.force)
+        for job in jobs:
+            await job.ended.wait()
+        return host_pb2.DisconnectResponse(closed=closed, jobs_ended=len(jobs))
+
+
+def _host() -> Host:
+    host = current().host
+    if host is None:
+        raise InputError("target", "target names no host")
+    return host

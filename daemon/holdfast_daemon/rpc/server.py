@@ -1,0 +1,74 @@
+"""The gRPC server on its Unix socket: options, servicers, bind, graceful stop."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import grpc.aio
+
+from holdfast.v1 import admin_pb2_grpc, exec_pb2_grpc, host_pb2_grpc
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from holdfast_daemon.limits import Limits
+    from holdfast_daemon.rpc.admin import AdminServicer
+    from holdfast_daemon.rpc.door import Door
+    from holdfast_daemon.rpc.exec import ExecServicer
+    from holdfast_daemon.rpc.host import HostServicer
+
+# What gRPC binds is 0777 less the umask, so this gives 0600; it must hold before the
+# socket exists.
+_SOCKET_UMASK = 0o177
+
+
+class Listener:
+    """One gRPC server on one path. A lost path is served again by a new listener."""
+
+    def __init__(
+        self,
+        door: Door,
+        limits: Limits,
+        admin: AdminServicer,
+        exec_: ExecServicer,
+        host: HostServicer,
+    ) -> None:
+        """Build the server; every handler goes through `door`."""
+        self._server = grpc.aio.server(
+            interceptors=[door],
+            options=[
+                ("grpc.max_receive_message_length", limits.message_bytes),
+                ("grpc.max_send_message_length", limits.message_bytes),
+                ("grpc.max_metadata_size", limits.metadata_bytes),
+                ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
+                # Without these two, gRPC answers CANCELLED at random above ~1,000
+                # queued calls.
+                ("grpc.server.max_pending_requests", limits.pending_calls),
+                ("grpc.server.max_pending_requests_hard_limit", limits.pending_calls),
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
+        exec_pb2_grpc.add_ExecServiceServicer_to_server(exec_, self._server)
+        host_pb2_grpc.add_HostServiceServicer_to_server(host, self._server)
+
+    async def start(self, path: Path) -> None:
+        """Bind `path` with mode 0600 and serve.
+
+        Raises:
+            OSError: The path can't be bound.
+        """
+        before = os.umask(_SOCKET_UMASK)
+        try:
+            self._server.add_insecure_port(f"unix:{quote(str(path))}")
+        except RuntimeError as error:
+            raise OSError(f"the socket {path} can't be bound: {error}") from error
+        finally:
+            os.umask(before)
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, give running ones `grace` seconds, end."""
+        await self._server.stop(grace)
