@@ -1,0 +1,1 @@
+"""The holdfast shim: MCP stdio server and command line over the daemon."""

@@ -1,0 +1,352 @@
+"""MCP as messages in and replies out, in both eras on one pipe; no input or output.
+
+A request whose `_meta` names a protocol version belongs to the stateless era
+(2026-07-28), all others to the era of the `initialize` handshake. Requests before
+`initialize` are answered: nothing depends on it but the client's name. Runs in the
+first stage, so it must import next to nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from holdfast_shim.version import VERSION
+
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    Event: TypeAlias = "bytes | Call | Cancel"
+
+HANDSHAKE = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
+STATELESS = ("2026-07-28",)
+_BATCHING = HANDSHAKE[:2]
+_BATCH_LIMIT = 1000
+_META = "io.modelcontextprotocol/"
+_SERVER = {"name": "holdfast", "title": "holdfast", "version": VERSION}
+_CAPABILITIES: dict[str, Any] = {"tools": {}}
+# The list is fixed for the life of this process, but depends on how it was started.
+_CACHE = {"ttlMs": 3_600_000, "cacheScope": "private"}
+_NAME_CHARS = 100
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+UNSUPPORTED_VERSION = -32022
+
+
+class ProtocolError(Exception):
+    """A request that is answered with a JSON-RPC error."""
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.data = data
+
+
+class Client:
+    """Who asks, by its own account."""
+
+    __slots__ = ("name", "version")
+
+    def __init__(self, info: object = None) -> None:
+        known: dict[str, Any] = info if isinstance(info, dict) else {}
+        self.name = _label(known.get("name")) or "unknown"
+        self.version = _label(known.get("version"))
+
+
+class Call:
+    """A tools/call that waits for its result."""
+
+    __slots__ = ("arguments", "batch", "client", "id", "name", "stateless", "token")
+
+    def __init__(
+        self,
+        id: int | str,  # noqa: A002 - the protocol's word
+        name: str,
+        arguments: object,
+        *,
+        client: Client,
+        stateless: bool,
+        token: int | str | None,
+        batch: Batch | None,
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.arguments = arguments
+        self.client = client
+        self.stateless = stateless
+        self.token = token
+        self.batch = batch
+
+
+class Cancel:
+    """The client no longer waits for a call; it gets no reply."""
+
+    __slots__ = ("id",)
+
+    def __init__(self, id: int | str) -> None:  # noqa: A002 - the protocol's word
+        self.id = id
+
+
+class Batch:
+    """Requests that came in one array and are answered in one."""
+
+    __slots__ = ("replies", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.replies: list[dict[str, Any]] = []
+
+
+class Protocol:
+    """One client's pipe."""
+
+    __slots__ = ("_client", "_instructions", "_open", "_tools", "_version")
+
+    def __init__(self, tools: list[dict[str, Any]], instructions: str) -> None:
+        self._tools = tools
+        self._instructions = instructions
+        self._client = Client()
+        self._version = ""
+        self._open: set[int | str] = set()
+
+    def receive(self, line: bytes | None) -> list[Event]:
+        """Return what follows from a line: replies, calls to make, calls to cancel.
+
+        None stands for a line that was too long to be kept.
+        """
+        if line is None:
+            return [_failure(None, INVALID_REQUEST, "the message is over 16 MiB")]
+        if not line.strip():
+            return []
+        try:
+            message = json.loads(line.decode())
+        except (ValueError, RecursionError):
+            # Beside bad JSON: bad UTF-8, numbers of thousands of digits, deep nesting.
+            return [_failure(None, PARSE_ERROR, "the line is not valid JSON in UTF-8")]
+        if isinstance(message, list):
+            return self._array(message)
+        return self._message(message, None)
+
+    def answer(self, call: Call, result: dict[str, Any]) -> bytes:
+        """Return what to send when `call` has its result; empty while a batch waits."""
+        self._open.discard(call.id)
+        reply = _reply(call.id, result, stateless=call.stateless)
+        return _send(reply, call.batch)
+
+    def drop(self, call: Call) -> bytes:
+        """Forget a cancelled call; return its batch if that waited only for it."""
+        self._open.discard(call.id)
+        return _send(None, call.batch)
+
+    def progress(self, call: Call, value: float, text: str) -> bytes:
+        """Return a progress notification; empty when the client asked for none."""
+        if call.token is None:
+            return b""
+        params = {"progressToken": call.token, "progress": value, "message": text}
+        return encode(
+            {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
+        )
+
+    def _array(self, messages: list[Any]) -> list[Event]:
+        if self._version not in _BATCHING:
+            spoken = self._version or "before initialize"
+            text = f"arrays of messages are not part of this protocol ({spoken})"
+            return [_failure(None, INVALID_REQUEST, text)]
+        if not 0 < len(messages) <= _BATCH_LIMIT:
+            text = f"an array holds 1 to {_BATCH_LIMIT} messages"
+            return [_failure(None, INVALID_REQUEST, text)]
+        batch = Batch()
+        batch.waiting = 1  # not complete before its last message was read
+        events: list[Event] = []
+        for message in messages:
+            events += self._message(message, batch)
+        return [*events, _send(None, batch)]
+
+    def _message(self, message: object, batch: Batch | None) -> list[Event]:
+        if batch is not None:
+            batch.waiting += 1
+        found: dict[str, Any] = message if isinstance(message, dict) else {}
+        try:
+            outcome = self._outcome(found, batch)
+        except ProtocolError as error:
+            ident = found.get("id")
+            known = ident if _is_id(ident) else None
+            outcome = _error(known, error.code, error.message, error.data)
+        if isinstance(outcome, Call):
+            return [outcome]
+        events: list[Event] = [outcome] if isinstance(outcome, Cancel) else []
+        sent = _send(outcome if isinstance(outcome, dict) else None, batch)
+        return [*events, sent] if sent else events
+
+    def _outcome(
+        self, message: dict[str, Any], batch: Batch | None
+    ) -> dict[str, Any] | Call | Cancel | None:
+        if message.get("jsonrpc") != "2.0":
+            raise ProtocolError(INVALID_REQUEST, "not a JSON-RPC 2.0 message")
+        method, params = message.get("method"), message.get("params")
+        if not isinstance(method, str):
+            if message.keys() & {"result", "error"}:
+                return None  # an answer, though we never ask
+            raise ProtocolError(INVALID_REQUEST, "the message has no method")
+        if "id" not in message:
+            return self._notified(method, params)
+        ident = message["id"]
+        if not _is_id(ident):
+            raise ProtocolError(INVALID_REQUEST, "an id is a string or an integer")
+        if ident in self._open:
+            # Running both would leave it open which of them an answer belongs to.
+            raise ProtocolError(
+                INVALID_REQUEST, f"id {ident!r} is in use by a call under way"
+            )
+        return self._request(ident, method, params, batch)
+
+    def _notified(self, method: str, params: object) -> Cancel | None:
+        if method == "notifications/cancelled" and isinstance(params, dict):
+            ident = params.get("requestId")
+            if _is_id(ident) and ident in self._open:
+                return Cancel(ident)
+        return None
+
+    def _request(
+        self, ident: int | str, method: str, given: object, batch: Batch | None
+    ) -> dict[str, Any] | Call:
+        if not isinstance(given, dict | None):
+            raise ProtocolError(INVALID_PARAMS, "params must be an object")
+        params: dict[str, Any] = given or {}
+        told = params.get("_meta")
+        meta: dict[str, Any] = told if isinstance(told, dict) else {}
+        stateless = _META + "protocolVersion" in meta
+        if stateless:
+            _check_stateless(meta)
+        if method == "tools/call":
+            return self._call(ident, params, meta, batch, stateless=stateless)
+        return _reply(
+            ident, self._result(method, params, stateless), stateless=stateless
+        )
+
+    def _call(
+        self,
+        ident: int | str,
+        params: dict[str, Any],
+        meta: dict[str, Any],
+        batch: Batch | None,
+        *,
+        stateless: bool,
+    ) -> Call:
+        name, token = params.get("name"), meta.get("progressToken")
+        if not isinstance(name, str):
+            raise ProtocolError(INVALID_PARAMS, "name must be the name of a tool")
+        info = meta.get(_META + "clientInfo")
+        self._open.add(ident)
+        return Call(
+            ident,
+            name,
+            params.get("arguments"),
+            client=self._client if info is None else Client(info),
+            stateless=stateless,
+            token=token if _is_id(token) else None,
+            batch=batch,
+        )
+
+    def _result(
+        self, method: str, params: dict[str, Any], stateless: bool
+    ) -> dict[str, Any]:
+        if method == "tools/list":
+            if params.get("cursor") is not None:
+                raise ProtocolError(INVALID_PARAMS, "unknown cursor; there is one page")
+            return {"tools": self._tools, **(_CACHE if stateless else {})}
+        if method == "server/discover":
+            if not stateless:
+                missing = f"_meta lacks {_META}protocolVersion"
+                raise ProtocolError(INVALID_PARAMS, missing)
+            return {
+                "supportedVersions": list(STATELESS),
+                "capabilities": _CAPABILITIES,
+                "instructions": self._instructions,
+                **_CACHE,
+            }
+        if method == "initialize" and not stateless:
+            wanted = params.get("protocolVersion")
+            self._version = wanted if wanted in HANDSHAKE else HANDSHAKE[-1]
+            self._client = Client(params.get("clientInfo"))
+            return {
+                "protocolVersion": self._version,
+                "capabilities": _CAPABILITIES,
+                "serverInfo": _SERVER,
+                "instructions": self._instructions,
+            }
+        if method == "ping" and not stateless:
+            return {}
+        raise ProtocolError(METHOD_NOT_FOUND, f"unknown method {method[:200]}")
+
+
+def _check_stateless(meta: dict[str, Any]) -> None:
+    version = meta[_META + "protocolVersion"]
+    if not isinstance(version, str):
+        raise ProtocolError(INVALID_PARAMS, f"{_META}protocolVersion must be a string")
+    if version not in STATELESS:
+        raise ProtocolError(
+            UNSUPPORTED_VERSION,
+            f"protocol version {version[:100]} is not spoken here",
+            {"supported": list(STATELESS), "requested": version},
+        )
+    if not isinstance(meta.get(_META + "clientCapabilities"), dict):
+        raise ProtocolError(INVALID_PARAMS, f"_meta lacks {_META}clientCapabilities")
+
+
+def _reply(
+    ident: int | str, result: dict[str, Any], *, stateless: bool
+) -> dict[str, Any]:
+    if stateless:
+        meta = {**result.get("_meta", {}), _META + "serverInfo": _SERVER}
+        result = {"resultType": "complete", **result, "_meta": meta}
+    return {"jsonrpc": "2.0", "id": ident, "result": result}
+
+
+def _error(
+    ident: int | str | None, code: int, message: str, data: Any = None
+) -> dict[str, Any]:
+    error: dict[str, Any] = {"code": code, "message": message}
+    if data is not None:
+        error["data"] = data
+    return {"jsonrpc": "2.0", "id": ident, "error": error}
+
+
+def _failure(ident: int | str | None, code: int, message: str) -> bytes:
+    return encode(_error(ident, code, message))
+
+
+def _send(reply: dict[str, Any] | None, batch: Batch | None) -> bytes:
+    if batch is None:
+        return b"" if reply is None else encode(reply)
+    batch.waiting -= 1
+    if reply is not None:
+        batch.replies.append(reply)
+    if batch.waiting or not batch.replies:
+        return b""
+    return encode(batch.replies)
+
+
+def encode(message: dict[str, Any] | list[dict[str, Any]]) -> bytes:
+    """Return a message as one line."""
+    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode() + b"\n"
+    except UnicodeEncodeError:
+        # A lone surrogate that the client sent, as part of an id or a name.
+        return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _label(value: object) -> str:
+    """Return what a client calls itself, fit for protobuf, logs and terminals."""
+    if not isinstance(value, str):
+        return ""
+    return "".join(c for c in value[:_NAME_CHARS] if c.isprintable())
