@@ -1,0 +1,177 @@
+"""What people and programs read: tables, times, JSON documents, errors.
+
+Knows neither the daemon nor click. Text that came from elsewhere passes `plain`, so
+that no command, host or file name can write escapes to a person's terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from holdfast_shim.errors import CallError
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_KIB = 1024
+# Hints are written for agents too; a person has verbs where an agent has tools.
+_VERBS = {
+    "ssh_exec": "`holdfast exec`",
+    "ssh_job_list": "`holdfast jobs`",
+    "ssh_job_read": "`holdfast job ID`",
+    "ssh_job_stop": "`holdfast job ID --stop`",
+    "ssh_hosts": "`holdfast hosts list`",
+    "ssh_connect": "`holdfast hosts test`",
+}
+_TOOL = re.compile("`?(" + "|".join(_VERBS) + r")\b`?")
+
+
+def plain(text: str, *, lines: bool = False) -> str:
+    """Return `text` with everything made visible that a terminal would act on."""
+    keep = "\n\t" if lines else ""
+    if text.isprintable():
+        return text
+    return "".join(
+        c
+        if c.isprintable() or c in keep
+        else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in text
+    )
+
+
+def span(seconds: float) -> str:
+    """Return a span in its two largest units; tenths only of a float below 10."""
+    if isinstance(seconds, float) and seconds < 10:  # noqa: PLR2004 - tenths matter
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < _HOUR:
+        return _units(whole, _MINUTE, "m", 1, "s")
+    if whole < _DAY:
+        return _units(whole, _HOUR, "h", _MINUTE, "m")
+    return _units(whole, _DAY, "d", _HOUR, "h")
+
+
+def _units(whole: int, large: int, name: str, small: int, small_name: str) -> str:
+    rest = whole % large // small
+    return f"{whole // large} {name}" + (f" {rest} {small_name}" if rest else "")
+
+
+def ago(timestamp: str, now: datetime | None = None) -> str:
+    """Return how long ago an RFC 3339 time was, in its largest unit."""
+    try:
+        then = datetime.fromisoformat(timestamp)
+    except ValueError:
+        return plain(timestamp)
+    seconds = int(((now or datetime.now(UTC)) - then).total_seconds())
+    for size, name in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "m")):
+        if seconds >= size:
+            return f"{seconds // size} {name} ago"
+    return f"{max(seconds, 0)} s ago"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as people say it."""
+    if count < _KIB:
+        return f"{count} B"
+    value = count / _KIB
+    units = ["KiB", "MiB", "GiB", "TiB"]
+    while value >= _KIB and len(units) > 1:
+        value /= _KIB
+        units.pop(0)
+    return f"{value:.1f} {units[0]}"
+
+
+def interactive() -> bool:
+    """Return whether a person's terminal reads our stdout."""
+    # A closed stdout is None, whatever its stub says.
+    stdout: Any = sys.stdout
+    return stdout is not None and stdout.isatty()
+
+
+def emit(document: Mapping[str, Any], *, line: bool = False) -> None:
+    """Print one JSON document; on one line with `line` or where no person reads."""
+    stdout: Any = sys.stdout
+    encoding = "" if stdout is None else stdout.encoding or ""
+    text = json.dumps(
+        document,
+        ensure_ascii=encoding.lower().replace("-", "") != "utf8",
+        indent=2 if interactive() and not line else None,
+    )
+    print(text, flush=line)
+
+
+def say(text: str) -> None:
+    """Print `text`, which may hold line ends."""
+    print(plain(text, lines=True))
+
+
+def note(text: str) -> None:
+    """Tell a person something beside the output."""
+    print(f"holdfast: {plain(text, lines=True)}", file=sys.stderr)
+
+
+def fail(error: CallError, *, as_json: bool) -> None:
+    """Tell what failed: to programs on stdout, to people on stderr."""
+    hint = _TOOL.sub(lambda found: _VERBS[found[1]], error.hint)
+    if as_json:
+        told = {
+            "reason": error.reason,
+            "message": error.message,
+            "hint": hint,
+            "ran": error.ran,
+        }
+        told |= {k: v for k, v in error.metadata.items() if k not in told}
+        emit({"ok": False, "error": told})
+        return
+    note(error.message)
+    if hint:
+        print(f"  hint: {plain(hint, lines=True)}", file=sys.stderr)
+
+
+def pairs(rows: Sequence[tuple[str, str]]) -> None:
+    """Print names and values, one to a line."""
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        print(f"{name:<{width}}  {plain(value)}".rstrip())
+
+
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = ""
+) -> None:
+    """Print a table: cut to the width of a person's terminal, whole for a program."""
+    cells = [[plain(cell) for cell in row] for row in rows]
+    if interactive():
+        _rich_table(columns, cells, title)
+        return
+    if title:
+        print(title)
+    lines = [[name.upper() for name in columns], *cells]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    for line in lines:
+        joined = "  ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True))
+        print(joined.rstrip())
+
+
+def _rich_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], title: str
+) -> None:
+    from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    grid = Table(box=None, pad_edge=False, title=Text(title) if title else None)
+    grid.title_justify = "left"
+    last = len(columns) - 1
+    for index, name in enumerate(columns):
+        grid.add_column(name, no_wrap=True, overflow="ellipsis")
+        grid.columns[index].min_width = None if index == last else len(name)
+    for row in rows:
+        grid.add_row(*(Text(cell) for cell in row))
+    Console(highlight=False).print(grid)

@@ -1,0 +1,188 @@
+"""`holdfast` end to end: the real daemon and a real OpenSSH server."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fakes.world import PATIENCE, program
+
+if TYPE_CHECKING:
+    from fakes.world import World
+
+pytestmark = pytest.mark.needs_sshd
+MIB = 1024 * 1024
+
+
+def begin(world: World, *words: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [program("holdfast"), *words],
+        env=world.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def gone(pid: int) -> bool:
+    """Whether a process of the host, which is this machine, ends in time."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([process], [], [], PATIENCE)[0])
+    finally:
+        os.close(process)
+
+
+def test_a_command_runs_as_ssh_would_run_it(world: World) -> None:
+    """EX-01, EX-07, EX-08, EX-19: streams apart, bytes, environment, exit code."""
+    told = world.cli(
+        "exec", "--env", "A=x y", "--cwd", "/", "box",
+        "--", 'echo "$A $PWD"; echo err >&2; cat; exit 7',
+        stdin=b"\x00\xff\r\n", check=False,
+    )  # fmt: skip
+    assert told.returncode == 7
+    assert told.stdout == b"x y /\n\x00\xff\r\n"
+    assert told.stderr == b"err\n"
+
+
+def test_the_document_is_that_of_ssh_exec(world: World) -> None:
+    """EX-02, IN-08."""
+    found = json.loads(world.cli("--json", "exec", "box", "echo", "hi").stdout)
+    assert (found["ok"], found["stdout"], found["exit_code"]) == (True, "hi\n", 0)
+    assert found["target"] == "box"
+    jobs = world.cli_json("jobs")["jobs"]
+    assert jobs[0]["job_id"] == found["job_id"]
+    assert world.cli("job", found["job_id"]).stdout == b"hi\n"
+    assert world.cli("job", found["job_id"], "--follow").stdout == b"hi\n"
+    assert world.cli_json("job", found["job_id"])["stdout"] == "hi\n"
+    assert world.cli("job", found["job_id"], "--grep", "h").stdout == b"1: hi\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_remote_process(world: World, number: int) -> None:
+    """EX-21: nothing is left on the host."""
+    process = begin(world, "exec", "-n", "box", "--", "echo $$; exec sleep 1000")
+    with process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == 128 + number
+    assert gone(pid)
+
+
+def test_a_killed_caller_leaves_nothing_running(world: World) -> None:
+    """The command is hung up on when the caller goes away, as with ssh."""
+    with begin(world, "exec", "box", "--", "echo $$; exec sleep 1000") as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        process.kill()
+    assert gone(pid)
+
+
+@pytest.mark.usefixtures("terminals")
+def test_a_terminal_is_given_when_asked_for(world: World) -> None:
+    """EX-10."""
+    told = world.cli("exec", "-tt", "box", "--", "test -t 0 && test -t 1 && echo yes")
+    assert told.stdout == b"yes\r\n"
+
+
+def test_a_large_output_arrives_whole_through_a_slow_reader(world: World) -> None:
+    """EX-12: more than the spool keeps, as `ssh host cat big > file` would."""
+    size = 200 * MIB
+    with begin(
+        world, "exec", "-n", "box", "--", f"head -c {size} /dev/zero"
+    ) as process:
+        assert process.stdout is not None
+        time.sleep(1)  # the reader is slow: that is what is tested
+        found = 0
+        while data := process.stdout.read(MIB):
+            found += len(data)
+    assert (found, process.returncode) == (size, 0)
+
+
+def test_a_large_input_arrives_whole(world: World) -> None:
+    """EX-12."""
+    told = world.cli("exec", "box", "wc", "-c", stdin=b"x" * (20 * MIB))
+    assert int(told.stdout) == 20 * MIB
+
+
+def test_failures_are_typed_and_name_the_next_step(world: World) -> None:
+    """EX-20: what never ran is 255 for exec and 1 elsewhere."""
+    for words, code in (
+        (["exec", "--cwd", "/nonexistent", "box", "--", "true"], 255),
+        (["exec", "nowhere.invalid", "--", "true"], 255),
+        (["exec", "-o", "ProxyCommand=x", "box", "--", "true"], 255),
+        (["hosts", "test", "nowhere.invalid"], 1),
+        (["job", "nonesuch"], 1),
+    ):
+        told = world.cli(*words, check=False)
+        assert told.returncode == code, words
+        assert b"holdfast: " in told.stderr
+        assert b"hint: " in told.stderr
+        told = world.cli("--json", *words, check=False)
+        assert json.loads(told.stdout)["error"]["ran"] == "no"
+
+
+def test_a_host_is_listed_and_tested(world: World) -> None:
+    """IN-03, IN-05."""
+    assert [h["name"] for h in world.cli_json("hosts", "list")["hosts"]] == ["box"]
+    found = world.cli_json("hosts", "test", "box")
+    assert found["connected"]
+    assert found["server_version"].startswith("SSH-2.0-OpenSSH")
+    assert b"SHA256:" in world.cli("hosts", "test", "box").stdout
+
+
+def test_what_was_done_is_in_an_intact_audit_log(world: World) -> None:
+    world.cli("exec", "box", "--", "echo evidence")
+    assert b"echo evidence" in world.cli("audit").stdout
+    assert world.cli_json("audit", "--verify")["intact"]
+
+
+def test_a_daemon_is_started_when_none_answers(world: World) -> None:
+    """Contract section 1, autostart."""
+    world.stop()
+    assert world.cli("--no-autostart", "status", check=False).returncode == 69
+    assert world.cli_json("status")["version"]
+    assert world.cli("exec", "box", "--", "echo up").stdout == b"up\n"
+
+
+def test_a_terminals_input_ends_with_ours(world: World) -> None:
+    """EX-10: `-tt` with a pipe sends what a person types for the end of input."""
+    for stdin, told in ((b"", b""), (b"x\n", b"x\r\nx\r\n"), (b"x", b"xx")):
+        found = world.cli("exec", "-tt", "box", "--", "cat", stdin=stdin)
+        assert found.stdout == told
+
+
+def test_a_time_limit_ends_with_124_as_timeout_does(world: World) -> None:
+    """EX-04."""
+    told = world.cli("exec", "--timeout", "0.3", "box", "--", "sleep 1000", check=False)
+    assert told.returncode == 124
+    assert b"met its time limit" in told.stderr
+
+
+def test_reload_without_a_file_changes_nothing_and_says_so(world: World) -> None:
+    """IN-02."""
+    assert world.cli("reload").stdout == b"no configuration file; nothing changed\n"
+    world.configure("")
+    told = world.cli("reload").stdout.decode()
+    assert told == f"the configuration in {world.config} is in force\n"
+    last = world.cli("audit", "-n", "1").stdout.decode()
+    assert "AdminService/Reload" in last
+
+
+def test_stopping_what_has_ended_is_told_as_that(world: World) -> None:
+    """EX-21."""
+    job = json.loads(world.cli("--json", "exec", "box", "true").stdout)["job_id"]
+    told = world.cli("job", job, "--stop")
+    assert b"still runs" not in told.stdout
+    assert b"ended" in told.stdout
