@@ -1,0 +1,153 @@
+"""Looking at processes from outside: bounded waits, descriptors, records, calls."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from holdfast.v1 import exec_pb2, exec_pb2_grpc
+from holdfast_shim.client import DaemonClient
+from holdfast_shim.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+
+    from fakes.world import World
+
+    _T = TypeVar("_T")
+
+PATIENCE = 15.0
+_LOOK_SECONDS = 0.02
+
+
+def until(condition: Callable[[], _T], what: str, seconds: float = PATIENCE) -> _T:
+    """Return the first true answer of `condition`; other processes send no event."""
+    limit = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < limit, f"not within {seconds:g} s: {what}"
+        time.sleep(_LOOK_SECONDS)
+
+
+async def soon(condition: Callable[[], _T], what: str, seconds: float = PATIENCE) -> _T:
+    """Do as `until`, without holding the test's loop."""
+    return await asyncio.to_thread(until, condition, what, seconds)
+
+
+def alive(pid: int) -> bool:
+    """Return whether process `pid` is there and not a zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in ("Z", "X")
+
+
+def exit_code(child: int, seconds: float = PATIENCE) -> int:
+    """Return how `child` of ours ended; who started it still has to wait for it."""
+    flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
+    ended = until(lambda: os.waitid(os.P_PID, child, flags), f"{child} ends", seconds)
+    assert ended is not None
+    return ended.si_status
+
+
+def descriptors(pid: int) -> int:
+    """Return how many files process `pid` has open."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def started_by(text: str) -> list[int]:
+    """Return the processes whose command line contains `text`."""
+    found: list[int] = []
+    for directory in Path("/proc").iterdir():
+        if not directory.name.isdigit() or int(directory.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            if text.encode() in (directory / "cmdline").read_bytes():
+                found.append(int(directory.name))
+    return found
+
+
+def daemons_of(world: World) -> list[int]:
+    """Return the daemon processes that serve, or are about to serve, `world`."""
+    return [
+        pid
+        for pid in started_by("holdfast")
+        if alive(pid) and _serves(Path(f"/proc/{pid}"), world)
+    ]
+
+
+def _serves(process: Path, world: World) -> bool:
+    try:
+        words = (process / "cmdline").read_bytes()
+        known = words + (process / "environ").read_bytes()
+    except OSError:
+        return False
+    daemon = b"holdfastd" in words or b"holdfast_daemon" in words
+    return daemon and str(world.root).encode() in known
+
+
+def records(world: World) -> list[dict[str, Any]]:
+    """Return the audit log as it stands on the disk, oldest first."""
+    lines = (world.state / "audit" / "audit.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def first_answer(
+    words: Sequence[str | Path], line: str, env: Mapping[str, str]
+) -> tuple[str, int]:
+    """Send one line to an MCP server; return its answer and its exit code after EOF."""
+    with subprocess.Popen(
+        words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
+        answer = process.stdout.readline()
+        process.stdin.close()
+        return answer, process.wait(PATIENCE)
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    world: World, name: str = "watch", env: Mapping[str, str] | None = None
+) -> AsyncGenerator[DaemonClient]:
+    """Yield a client of `world`'s daemon that speaks gRPC itself."""
+    context = Settings.read(dict(env or {})).context(name, "1")
+    async with DaemonClient(world.socket, context, autostart=False) as client:
+        await client.connect()
+        yield client
+
+
+async def run(client: DaemonClient, command: str, **fields: Any) -> exec_pb2.ExecResult:
+    """Run `command` on the host `box` and return the call's result."""
+    stub = exec_pb2_grpc.ExecServiceStub(client.channel)
+    request = exec_pb2.RunRequest(target="box", command=command, **fields)
+    result: exec_pb2.ExecResult | None = None
+    async for frame in stub.Run(request, metadata=client.metadata("test")):
+        if frame.HasField("result"):
+            result = frame.result
+    assert result is not None
+    return result
+
+
+async def wait_for_output(client: DaemonClient, job_id: str, text: str) -> None:
+    """Return when the job has printed `text`."""
+    stub = exec_pb2_grpc.ExecServiceStub(client.channel)
+    request = exec_pb2.FollowJobRequest(job_id=job_id)
+    seen = ""
+    async with asyncio.timeout(PATIENCE):
+        async for frame in stub.FollowJob(request, metadata=client.metadata()):
+            seen += frame.output.data.decode()
+            if text in seen:
+                return
+    raise AssertionError(f"job {job_id} ended without {text!r}: {seen}")

@@ -1,0 +1,270 @@
+"""The daemon under a real `systemd --user`, in namespaces of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fakes.sshd import descendants
+from fakes.watch import first_answer, until
+from fakes.world import program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fakes.sshd import Sshd
+
+pytestmark = [pytest.mark.needs_systemd, pytest.mark.xdist_group("systemd")]
+
+WRAPPER = Path(__file__).with_name("with_user_systemd.sh")
+SKIP = 77
+UNIT = "holdfast.service"
+# The settings that the tests rely on are those of a real installation, but for times.
+UNIT_TEXT = """
+[Unit]
+Description=SSH for AI agents that does not lose its place
+StartLimitBurst=50
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart={daemon}
+ExecReload=/bin/kill -HUP $MAINPID
+Restart=on-failure
+RestartSec=100ms
+RestartPreventExitStatus=64 75 78
+WatchdogSec=1s
+TimeoutStopSec=15s
+KillMode=mixed
+RuntimeDirectory=holdfast
+RuntimeDirectoryMode=0700
+RuntimeDirectoryPreserve=yes
+UMask=0077
+LimitCORE=0
+Environment=HOLDFAST_SSH_CONFIG={ssh_config}
+
+[Install]
+WantedBy=default.target
+"""
+
+
+class Machine:
+    """A machine whose user has a service manager; commands run inside it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.environment = {"HOME": str(home), "PATH": os.environ["PATH"]}
+        self._wrapper = subprocess.Popen(
+            [WRAPPER, "sh", "-c", "echo up; exec cat"],
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._wrapper.stdout is not None
+        if self._wrapper.stdout.readline() != "up\n":
+            _, said = self._wrapper.communicate(timeout=10)
+            assert self._wrapper.returncode == SKIP, said
+            pytest.skip(f"no user manager here: {said.removeprefix('skip: ').strip()}")
+        inside = next(
+            pid
+            for pid in descendants(self._wrapper.pid)
+            if Path(f"/proc/{pid}/cmdline").read_bytes() == b"cat\0"
+        )
+        self.enter = ["nsenter", f"--target={inside}", "--mount", "--pid", "--cgroup"]
+        self.enter.append("--")
+
+    def close(self) -> None:
+        """End the manager and all that runs under it."""
+        with self._wrapper:
+            self._wrapper.communicate(timeout=20)
+
+    def run(
+        self, *words: str, check: bool = True, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command inside, as the user."""
+        return subprocess.run(
+            [*self.enter, *words],
+            env={**self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=check,
+        )
+
+    def systemctl(self, *words: str, check: bool = True) -> str:
+        """Speak to the manager."""
+        runtime = {"XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}"}
+        return self.run("systemctl", "--user", *words, check=check, **runtime).stdout
+
+    def show(self, name: str) -> str:
+        """Return one property of the unit."""
+        return self.systemctl("show", UNIT, "--value", "--property", name).strip()
+
+    def cli(self, *words: str) -> Any:
+        """Run `holdfast … --json`; the environment holds HOME and PATH alone."""
+        told = self.run(program("holdfast"), "--no-autostart", *words, "--json")
+        return json.loads(told.stdout)
+
+    def signal(self, name: str) -> None:
+        """Signal the daemon, whose process id counts inside only."""
+        self.run("kill", "-s", name, self.show("MainPID"))
+
+
+@pytest.fixture(scope="module")
+def machine(sshd: Sshd) -> Iterator[Machine]:
+    with tempfile.TemporaryDirectory(prefix="hf-") as home:
+        units = Path(home, ".config", "systemd", "user")
+        units.mkdir(parents=True)
+        (units / UNIT).write_text(
+            UNIT_TEXT.format(daemon=program("holdfastd"), ssh_config=sshd.config)
+        )
+        one = Machine(Path(home))
+        try:
+            yield one
+        finally:
+            one.close()
+
+
+@pytest.fixture
+def service(machine: Machine) -> Iterator[Machine]:
+    """Yield the machine with the service running."""
+    machine.systemctl("start", UNIT)
+    yield machine
+    machine.systemctl("stop", UNIT)
+    machine.systemctl("reset-failed", UNIT, check=False)
+
+
+def test_the_unit_is_well_formed(machine: Machine) -> None:
+    """PK-04: no key of the unit is unknown to the manager."""
+    path = machine.home / ".config" / "systemd" / "user" / UNIT
+    verified = machine.run(
+        *("systemd-analyze", "--user", "verify", "--man=no"),
+        *("--recursive-errors=yes", str(path)),
+        XDG_RUNTIME_DIR="/run/user/0",
+    )
+    assert verified.stderr == ""
+
+
+def test_start_returns_when_the_socket_answers(service: Machine) -> None:
+    """PK-04: Type=notify; the status line is the daemon's own."""
+    told = service.cli("status")
+    assert str(told["pid"]) == service.show("MainPID")
+    assert told["socket"] == f"/run/user/{os.getuid()}/holdfast/holdfast.sock"
+    assert service.show("StatusText").startswith("serving")
+    assert service.show("ActiveState") == "active"
+    done = service.run(program("holdfast"), "exec", "box", "--", "echo", "on")
+    assert done.stdout == "on\n"
+
+
+def test_after_a_kill_it_is_back_by_itself(service: Machine) -> None:
+    """PK-04: Restart=on-failure; jobs of the killed one are still known."""
+    service.run(program("holdfast"), "exec", "box", "--", "true")
+    before = service.show("MainPID")
+    jobs = service.home / ".local" / "state" / "holdfast" / "jobs"
+    until(lambda: [*jobs.glob("*/job.json")], "the job is on the disk")
+    service.signal("KILL")
+    until(lambda: service.show("MainPID") not in (before, "0"), "a new one was started")
+    until(lambda: service.show("ActiveState") == "active", "it is ready")
+    assert service.cli("jobs")["jobs"]
+    assert service.cli("audit", "--verify")["intact"]
+
+
+def test_a_frozen_loop_is_ended_by_the_watchdog(service: Machine) -> None:
+    """PK-04: WatchdogSec; SIGSTOP stands for a loop that hangs."""
+    before = service.show("MainPID"), int(service.show("NRestarts"))
+    service.signal("STOP")
+    until(lambda: int(service.show("NRestarts")) > before[1], "it was restarted")
+    until(lambda: service.show("ActiveState") == "active", "it is ready")
+    assert service.show("MainPID") != before[0]
+    assert service.cli("status")["pid"] == int(service.show("MainPID"))
+
+
+def test_stop_and_restart_leave_no_old_socket(service: Machine) -> None:
+    """A5.19, PK-05: `systemctl --user stop` is clean, though a command runs."""
+    started = [program("holdfast"), "exec", "box", "--", "echo up; sleep 60"]
+    running = subprocess.Popen(
+        [*service.enter, *started],
+        env=service.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    with running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"up\n"
+        service.systemctl("restart", UNIT)
+        assert running.wait(10) != 0
+    assert service.cli("status")["jobs_running"] == 0
+    service.systemctl("stop", UNIT)
+    assert service.show("Result") == "success"
+    assert service.show("ExecMainStatus") == "0"
+    assert service.show("ActiveState") == "inactive"
+    left = service.run("ls", "-A", f"/run/user/{os.getuid()}/holdfast").stdout.split()
+    assert left == ["holdfast.sock.lock"]
+
+
+def test_reload_reads_the_configuration(service: Machine) -> None:
+    """IN-02: `systemctl --user reload`."""
+    config = service.home / ".config" / "holdfast" / "config.toml"
+    config.parent.mkdir(mode=0o700, exist_ok=True)
+    config.touch(mode=0o600)
+    try:
+        config.write_text("nonsense = 1\n")
+        service.systemctl("reload", UNIT)
+        until(lambda: "not taken" in service.show("StatusText"), "it is told")
+        assert "nonsense" in service.cli("status")["config_error"]
+    finally:
+        config.unlink()
+
+
+def test_one_that_comes_second_is_not_tried_again(service: Machine) -> None:
+    """Exit 75 and 78 are no reason for another try."""
+    restarts = service.show("NRestarts")
+    second = service.run(program("holdfastd"), check=False)
+    assert second.returncode == 75
+    assert service.show("NRestarts") == restarts
+    config = service.home / ".config" / "holdfast" / "config.toml"
+    config.parent.mkdir(mode=0o700, exist_ok=True)
+    config.touch(mode=0o600)
+    try:
+        service.systemctl("stop", UNIT)
+        config.write_text("nonsense = 1\n")
+        service.systemctl("start", UNIT, check=False)
+        assert service.show("ExecMainStatus") == "78"
+        assert service.show("ActiveState") == "failed"
+        assert service.show("NRestarts") == "0"
+    finally:
+        config.unlink()
+
+
+@pytest.mark.parametrize("client", ["shim", "cli"])
+def test_clients_start_the_installed_unit(machine: Machine, client: str) -> None:
+    """Contract section 1, autostart: `systemctl --user start` where it is installed."""
+    machine.systemctl("stop", UNIT)
+    assert machine.show("MainPID") == "0"
+    if client == "cli":
+        machine.run(program("holdfast"), "status")
+    else:
+        line = (
+            '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":'
+            '{"name":"ssh_exec","arguments":{"target":"box","command":"echo on"}}}'
+        )
+        shim = [*machine.enter, program("holdfast-mcp")]
+        answer, code = first_answer(shim, line, machine.environment)
+        assert '"isError"' not in answer
+        assert "exit 0" in answer
+        assert code == 0
+    try:
+        assert machine.show("ActiveState") == "active"
+        assert machine.cli("status")["pid"] == int(machine.show("MainPID"))
+    finally:
+        machine.systemctl("stop", UNIT)
