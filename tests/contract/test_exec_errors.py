@@ -115,7 +115,7 @@ async def test_an_unreadable_key_says_which_file(
 async def test_an_unknown_host_key_is_refused_with_its_fingerprint(
     ssh: Tools, direct: dict[str, Any], sshd: Sshd, tmp_path: Path
 ) -> None:
-    """EX-20: host key unknown; nothing was sent to that host."""
+    """EX-20, AU-09: host key unknown; nothing was sent to that host."""
     direct["connect"]["known_hosts_file"] = str(tmp_path / "nobody")
     error = await refused(ssh, direct, "HOST_KEY_UNKNOWN")
     assert error["fingerprint"] == sshd.host_fingerprint()
@@ -124,7 +124,7 @@ async def test_an_unknown_host_key_is_refused_with_its_fingerprint(
 async def test_a_changed_host_key_is_refused_with_both_fingerprints(
     ssh: Tools, direct: dict[str, Any], sshd: Sshd, tmp_path: Path
 ) -> None:
-    """EX-20: host key changed is another error than unknown."""
+    """EX-20, AU-09: host key changed is another error than unknown."""
     other = keygen(tmp_path / "other")
     public = other.with_suffix(".pub").read_text()
     known = tmp_path / "known_hosts"
@@ -151,7 +151,7 @@ async def test_a_name_that_does_not_resolve_is_told(ssh: Tools) -> None:
 
 
 async def test_a_host_that_accepts_and_never_speaks_is_given_up(ssh: Tools) -> None:
-    """EX-20, bad input: connect timeout, which is another limit than the command's."""
+    """EX-20, AU-11, bad input: connect timeout is apart from the command's limit."""
     async with raw_server(mute) as port:
         asked = at(port, connect_timeout_seconds=0.5)
         error = await refused(ssh, asked, "CONNECT_TIMEOUT")

@@ -72,7 +72,7 @@ async def test_the_clients_environment_completes_a_target(
 
 
 async def test_a_call_says_how_to_reach_the_host(ssh: Tools, sshd: Sshd) -> None:
-    """EX-18: user, port, key and known hosts of one call."""
+    """EX-18, AU-02: user, port, key file and known hosts of one call."""
     connect = {
         "user": sshd.user,
         "port": sshd.port,

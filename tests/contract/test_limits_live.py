@@ -27,7 +27,7 @@ def running_limit(world: World) -> Any:
 
 
 async def test_a_limit_follows_the_configuration(sshd: Sshd) -> None:
-    """IN-02, NF-21: the buggy daemon showed the new limit and kept to the old one."""
+    """IN-02: the buggy daemon showed the new limit and kept to the old one."""
     with served(sshd, limits=f"{FAST}jobs_running = 1\n") as world:
         async with tools(world) as ssh:
             first = await ssh.start("exec sleep 300")

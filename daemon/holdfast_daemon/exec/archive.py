@@ -88,12 +88,13 @@ class Archive:
             *(job.spool.sync() for job in ended), return_exceptions=True
         )
         rows = [(self._directory / job.id, job.record()) for job in jobs]
-        faults = await asyncio.to_thread(_write_all, rows)
+        failed = await asyncio.to_thread(_write_all, rows)
+        faults = [f"{name}: {why}" for name, why in failed.items()]
         faults += [str(fault) for fault in told if fault is not None]
         for fault in faults:
             _log.warning("a result was not kept: %s", fault)
         for job in jobs:
-            job.saved = True
+            job.saved = job.id not in failed
 
     async def close(self) -> None:
         """Write the last records; the daemon ends."""
@@ -168,15 +169,15 @@ class Archive:
         return job
 
 
-def _write_all(rows: list[tuple[Path, dict[str, Any]]]) -> list[str]:
-    """Write records atomically; return what went wrong with each that failed."""
-    faults: list[str] = []
+def _write_all(rows: list[tuple[Path, dict[str, Any]]]) -> dict[str, str]:
+    """Write records atomically; return why, for each job whose record failed."""
+    failed: dict[str, str] = {}
     for directory, row in rows:
         try:
             _write(directory, json.dumps(row, ensure_ascii=False))
         except OSError as error:
-            faults.append(f"{directory.name}: {error}")
-    return faults
+            failed[directory.name] = str(error)
+    return failed
 
 
 def _write(directory: Path, text: str) -> None:

@@ -236,6 +236,7 @@ class JobTable:
                 Reason.INTERNAL,
                 f"the daemon failed while running it (incident {incident})",
                 hint="Its log has the incident.",
+                ran=Ran.UNKNOWN if job.asked else Ran.NO,
                 metadata={"incident": incident},
             )
             error.__cause__ = raised
@@ -271,7 +272,10 @@ class JobTable:
 
     def _fail(self, job: Job, error: DaemonError) -> None:
         """Settle a job that ended in an error; one of which nothing ran is not kept."""
-        nothing = error.ran is Ran.NO and not job.opened.done()
+        if job.opened.done() and error.ran is Ran.NO:
+            # It was sent, so whoever raised this did not know of it.
+            error.ran = Ran.UNKNOWN
+        nothing = error.ran is Ran.NO
         job.error = error
         job.settle(ChannelEnd(lost=error.message))
         if not nothing:

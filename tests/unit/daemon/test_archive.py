@@ -55,14 +55,14 @@ class SlowDisk:
         self.ended = threading.Event()
         patch.setattr(archive_module, "_write_all", self._write)
 
-    def _write(self, rows: list[Any]) -> list[str]:
+    def _write(self, rows: list[Any]) -> dict[str, str]:
         first = not self.began.is_set()
         if first:
             self.began.set()
             self._overtaken.wait(SLOW)
-        faults: list[str] = self._real(rows)
+        failed: dict[str, str] = self._real(rows)
         (self.ended if first else self._overtaken).set()
-        return faults
+        return failed
 
 
 async def test_a_stop_while_output_is_written_keeps_the_outcome(tmp_path: Path) -> None:
@@ -123,3 +123,19 @@ async def test_a_caller_that_leaves_stops_no_write(
     await archive.close()
     await asyncio.to_thread(disk.ended.wait, 10)
     assert status_on_disk(tmp_path) == "exited"
+
+
+async def test_a_record_that_was_not_written_does_not_count_as_kept(
+    tmp_path: Path,
+) -> None:
+    """On BUGGY code: a full disk was told in the log, and the job called saved."""
+    (tmp_path / "j1").write_text("in the way")
+    archive = Archive(tmp_path, Limits(job_write_seconds=0), SystemClock())
+    job = job_of(archive)
+    await archive.keep(job)
+    assert not job.saved
+    (tmp_path / "j1").unlink()
+    await archive.keep(job)
+    assert job.saved
+    assert status_on_disk(tmp_path) == "running"
+    await archive.close()
