@@ -18,7 +18,7 @@ from holdfast_daemon.secrets import Redactor, Secret
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from holdfast_daemon.connection.link import ShellFacts
+    from holdfast_daemon.connection.shell import ShellFacts
 
 
 async def ask(pool: Pool, host: Host) -> ShellFacts:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from holdfast_daemon.connection.channel import Channel, Sink, Terminal
     from holdfast_daemon.connection.entry import Entry, Wish
-    from holdfast_daemon.connection.link import Link, ShellFacts
+    from holdfast_daemon.connection.link import Link
+    from holdfast_daemon.connection.shell import ShellFacts
     from holdfast_daemon.errors import DaemonError
     from holdfast_daemon.hosts.host import Host
 

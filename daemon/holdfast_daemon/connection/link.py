@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import asyncssh
 from asyncssh.constants import (
@@ -17,7 +16,7 @@ from asyncssh.constants import (
 
 from holdfast_daemon.connection import failure
 from holdfast_daemon.connection.session import Session
-from holdfast_daemon.connection.shell import Probe
+from holdfast_daemon.connection.shell import Probe, ShellFacts
 from holdfast_daemon.errors import DaemonError, InputError
 from holdfast_daemon.hosts.trust import fingerprint
 
@@ -48,13 +47,6 @@ _REFUSALS = frozenset(
         OPEN_RESOURCE_SHORTAGE,
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ShellFacts:
-    """What the login shell is, as far as running commands needs it."""
-
-    family: Literal["posix", "other"]
 
 
 class Link:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from holdfast_daemon.connection import failure
 from holdfast_daemon.connection.entry import Entry, Row, Wish
 from holdfast_daemon.connection.lease import Lease
-from holdfast_daemon.connection.link import Link, ShellFacts
+from holdfast_daemon.connection.link import Link
 from holdfast_daemon.connection.login import log_in
 from holdfast_daemon.connection.state import Backoff, Brakes
 from holdfast_daemon.connection.turns import Turns
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from holdfast_daemon.clock import Clock
+    from holdfast_daemon.connection.shell import ShellFacts
     from holdfast_daemon.hosts.host import Host
     from holdfast_daemon.limits import Limits
     from holdfast_daemon.secrets import Redactor

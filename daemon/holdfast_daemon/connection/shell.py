@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from holdfast_daemon.streams import Stream
 
 _KEPT = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ShellFacts:
+    """What the login shell is, as far as running commands needs it."""
+
+    family: Literal["posix", "other"]
 
 
 class Probe:

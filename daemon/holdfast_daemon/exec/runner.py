@@ -18,7 +18,7 @@ from holdfast_daemon.exec.stop import stop
 if TYPE_CHECKING:
     from holdfast_daemon.connection.channel import Channel
     from holdfast_daemon.connection.lease import Lease
-    from holdfast_daemon.connection.link import ShellFacts
+    from holdfast_daemon.connection.shell import ShellFacts
     from holdfast_daemon.exec.job import Job
     from holdfast_daemon.exec.site import Site
 
