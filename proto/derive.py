@@ -211,6 +211,7 @@ def _always_there(field: Field) -> bool:
     return (
         field.label != Field.LABEL_REPEATED
         and not field.HasField("oneof_index")
+        and not options_of(field).conditional
         and field.type not in (Field.TYPE_MESSAGE, Field.TYPE_ENUM)
     )
 

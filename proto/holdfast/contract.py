@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-HASH = "550d1fe49b1678f8"
+HASH = "57c2b25b4f14380b"
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1

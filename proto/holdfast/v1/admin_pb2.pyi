@@ -93,16 +93,20 @@ class StatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LIMITS_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
     limits: _builtins.bool
     """With every limit, its unit and its reason."""
+    target: _builtins.str
+    """Also how this host stands: alias, user@host, user@host:port or ssh:// URL."""
     def __init__(
         self,
         *,
         limits: _builtins.bool = ...,
+        target: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -119,6 +123,8 @@ class Connection(_message.Message):
     CHANNELS_FIELD_NUMBER: _builtins.int
     AGE_SECONDS_FIELD_NUMBER: _builtins.int
     IDLE_SECONDS_FIELD_NUMBER: _builtins.int
+    VIA_FIELD_NUMBER: _builtins.int
+    PASSENGERS_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     """user@host:port."""
     state: _builtins.str
@@ -129,6 +135,10 @@ class Connection(_message.Message):
     """Time since it opened."""
     idle_seconds: _builtins.int
     """Time since it was last used."""
+    via: _builtins.str
+    """The jump host it goes through; empty: none."""
+    passengers: _builtins.int
+    """Connections to other hosts that go through it."""
     def __init__(
         self,
         *,
@@ -137,14 +147,114 @@ class Connection(_message.Message):
         channels: _builtins.int = ...,
         age_seconds: _builtins.int = ...,
         idle_seconds: _builtins.int = ...,
+        via: _builtins.str = ...,
+        passengers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_seconds", b"age_seconds", "channels", b"channels", "idle_seconds", b"idle_seconds", "state", b"state", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_seconds", b"age_seconds", "channels", b"channels", "idle_seconds", b"idle_seconds", "passengers", b"passengers", "state", b"state", "target", b"target", "via", b"via"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Connection: _TypeAlias = Connection  # noqa: Y015
+
+@_typing.final
+class HostEvent(_message.Message):
+    """Something that happened to the connections to a host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
+    time: _builtins.str
+    """When, RFC 3339, UTC; of several the last time."""
+    kind: _builtins.str
+    """connected, closed, lost, failed, woke."""
+    detail: _builtins.str
+    """How, or why."""
+    times: _builtins.int
+    """So often in a row."""
+    def __init__(
+        self,
+        *,
+        time: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        times: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "kind", b"kind", "time", b"time", "times", b"times"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HostEvent: _TypeAlias = HostEvent  # noqa: Y015
+
+@_typing.final
+class HostStatus(_message.Message):
+    """How one host stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_TIME_FIELD_NUMBER: _builtins.int
+    RETRY_SECONDS_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    JOBS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As it was named."""
+    target: _builtins.str
+    """user@host:port as resolved; empty when the host is shown by purpose only."""
+    state: _builtins.str
+    """connected, connecting, waiting (for the time of the next login), lost, failed, closed; empty: nothing is known."""
+    since: _builtins.str
+    """Since when, RFC 3339, UTC; empty: not known."""
+    last_error: _builtins.str
+    """What went wrong last, even if it was mended since; empty: nothing."""
+    last_error_time: _builtins.str
+    """When that was, RFC 3339, UTC."""
+    retry_seconds: _builtins.float
+    """Time before which holdfast does not log in again by itself; 0: at the next call."""
+    @_builtins.property
+    def connections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Connection]:
+        """Its connections."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostEvent]:
+        """What happened lately, oldest first."""
+
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the jobs that run on it."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        target: _builtins.str = ...,
+        state: _builtins.str = ...,
+        since: _builtins.str = ...,
+        last_error: _builtins.str = ...,
+        last_error_time: _builtins.str = ...,
+        retry_seconds: _builtins.float = ...,
+        connections: _abc.Iterable[Global___Connection] | None = ...,
+        events: _abc.Iterable[Global___HostEvent] | None = ...,
+        jobs: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections", "events", b"events", "jobs", b"jobs", "last_error", b"last_error", "last_error_time", b"last_error_time", "name", b"name", "retry_seconds", b"retry_seconds", "since", b"since", "state", b"state", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HostStatus: _TypeAlias = HostStatus  # noqa: Y015
 
 @_typing.final
 class Client(_message.Message):
@@ -235,6 +345,8 @@ class StatusResponse(_message.Message):
     CLIENTS_FIELD_NUMBER: _builtins.int
     AUDIT_ERROR_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    TRUST_REQUESTS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the daemon."""
     instance: _builtins.str
@@ -271,6 +383,14 @@ class StatusResponse(_message.Message):
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Limit]:
         """With StatusRequest.limits."""
 
+    @_builtins.property
+    def host(self) -> Global___HostStatus:
+        """With StatusRequest.target."""
+
+    @_builtins.property
+    def trust_requests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hosts with keys that wait for `holdfast hosts trust`."""
+
     def __init__(
         self,
         *,
@@ -289,10 +409,12 @@ class StatusResponse(_message.Message):
         clients: _abc.Iterable[Global___Client] | None = ...,
         audit_error: _builtins.str = ...,
         limits: _abc.Iterable[Global___Limit] | None = ...,
+        host: Global___HostStatus | None = ...,
+        trust_requests: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_error", b"audit_error", "clients", b"clients", "config_error", b"config_error", "config_file", b"config_file", "connections", b"connections", "instance", b"instance", "jobs_kept", b"jobs_kept", "jobs_running", b"jobs_running", "limits", b"limits", "memory_bytes", b"memory_bytes", "pid", b"pid", "socket", b"socket", "state_dir", b"state_dir", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_error", b"audit_error", "clients", b"clients", "config_error", b"config_error", "config_file", b"config_file", "connections", b"connections", "host", b"host", "instance", b"instance", "jobs_kept", b"jobs_kept", "jobs_running", b"jobs_running", "limits", b"limits", "memory_bytes", b"memory_bytes", "pid", b"pid", "socket", b"socket", "state_dir", b"state_dir", "trust_requests", b"trust_requests", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -420,19 +542,23 @@ class ReloadResponse(_message.Message):
 
     RELOADED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
     reloaded: _builtins.bool
-    """A new configuration is in force."""
+    """What the file says is in force."""
     error: _builtins.str
     """Why not."""
+    changed: _builtins.bool
+    """This call put something else in force than there was."""
     def __init__(
         self,
         *,
         reloaded: _builtins.bool = ...,
         error: _builtins.str = ...,
+        changed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "reloaded", b"reloaded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "error", b"error", "reloaded", b"reloaded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -46,11 +46,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_KEY_UNREADABLE: _ErrorReason.ValueType  # 9
     """A private key can't be read; metadata: path."""
     ERROR_REASON_HOST_KEY_UNKNOWN: _ErrorReason.ValueType  # 10
-    """The host's key is not in known_hosts; metadata: fingerprint, key_type."""
+    """The host's key is not in known_hosts; metadata: fingerprint, key_type, pending."""
     ERROR_REASON_HOST_KEY_CHANGED: _ErrorReason.ValueType  # 11
-    """The host's key differs from known_hosts; metadata: fingerprint, known_fingerprint."""
+    """The host's key differs from known_hosts; metadata: fingerprint, known_fingerprint, file, line, pending."""
     ERROR_REASON_HOST_KEY_REVOKED: _ErrorReason.ValueType  # 12
-    """The host's key is marked @revoked; metadata: fingerprint."""
+    """The host's key, or who signed it, is revoked; metadata: fingerprint."""
     ERROR_REASON_HOST_UNREACHABLE: _ErrorReason.ValueType  # 13
     """The connection was refused or no route exists; metadata: address, port."""
     ERROR_REASON_CONNECT_TIMEOUT: _ErrorReason.ValueType  # 14
@@ -95,6 +95,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A request_id came again with other arguments."""
     ERROR_REASON_IN_USE: _ErrorReason.ValueType  # 34
     """Something still uses it; metadata: jobs."""
+    ERROR_REASON_LOGIN_NEEDED: _ErrorReason.ValueType  # 35
+    """The host asks for something that only a person can answer; metadata: asks, methods, tried."""
+    ERROR_REASON_SUDO_REFUSED: _ErrorReason.ValueType  # 39
+    """sudo on the host let nothing run; metadata: cause, secret."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. A reason never changes its meaning. Sent as google.rpc.ErrorInfo.reason,
@@ -122,11 +126,11 @@ ERROR_REASON_PASSPHRASE_NEEDED: ErrorReason.ValueType  # 8
 ERROR_REASON_KEY_UNREADABLE: ErrorReason.ValueType  # 9
 """A private key can't be read; metadata: path."""
 ERROR_REASON_HOST_KEY_UNKNOWN: ErrorReason.ValueType  # 10
-"""The host's key is not in known_hosts; metadata: fingerprint, key_type."""
+"""The host's key is not in known_hosts; metadata: fingerprint, key_type, pending."""
 ERROR_REASON_HOST_KEY_CHANGED: ErrorReason.ValueType  # 11
-"""The host's key differs from known_hosts; metadata: fingerprint, known_fingerprint."""
+"""The host's key differs from known_hosts; metadata: fingerprint, known_fingerprint, file, line, pending."""
 ERROR_REASON_HOST_KEY_REVOKED: ErrorReason.ValueType  # 12
-"""The host's key is marked @revoked; metadata: fingerprint."""
+"""The host's key, or who signed it, is revoked; metadata: fingerprint."""
 ERROR_REASON_HOST_UNREACHABLE: ErrorReason.ValueType  # 13
 """The connection was refused or no route exists; metadata: address, port."""
 ERROR_REASON_CONNECT_TIMEOUT: ErrorReason.ValueType  # 14
@@ -171,6 +175,10 @@ ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 33
 """A request_id came again with other arguments."""
 ERROR_REASON_IN_USE: ErrorReason.ValueType  # 34
 """Something still uses it; metadata: jobs."""
+ERROR_REASON_LOGIN_NEEDED: ErrorReason.ValueType  # 35
+"""The host asks for something that only a person can answer; metadata: asks, methods, tried."""
+ERROR_REASON_SUDO_REFUSED: ErrorReason.ValueType  # 39
+"""sudo on the host let nothing run; metadata: cause, secret."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 class _ExecStatus:
@@ -405,6 +413,7 @@ class ClientContext(_message.Message):
     AUTH_SOCK_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     TOOL_FIELD_NUMBER: _builtins.int
+    PERSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Program, as MCP clientInfo.name or "cli"."""
     version: _builtins.str
@@ -437,6 +446,8 @@ class ClientContext(_message.Message):
     """API token."""
     tool: _builtins.str
     """MCP tool that led to the call; empty from a CLI."""
+    person: _builtins.bool
+    """A person's own command line; a shim never says so. No proof: the socket is the user's."""
     @_builtins.property
     def allowed_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Hosts this client may use (names or globs); empty: no narrowing."""
@@ -461,10 +472,11 @@ class ClientContext(_message.Message):
         auth_sock: _builtins.str = ...,
         token: _builtins.str = ...,
         tool: _builtins.str = ...,
+        person: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_connect_timeout_seconds", b"_connect_timeout_seconds", "_default_port", b"_default_port", "_max_output_chars", b"_max_output_chars", "_timeout_seconds", b"_timeout_seconds", "connect_timeout_seconds", b"connect_timeout_seconds", "default_port", b"default_port", "max_output_chars", b"max_output_chars", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connect_timeout_seconds", b"_connect_timeout_seconds", "_default_port", b"_default_port", "_max_output_chars", b"_max_output_chars", "_timeout_seconds", b"_timeout_seconds", "allowed_hosts", b"allowed_hosts", "auth_sock", b"auth_sock", "connect_timeout_seconds", b"connect_timeout_seconds", "default_host", b"default_host", "default_password", b"default_password", "default_port", b"default_port", "default_user", b"default_user", "instance", b"instance", "max_output_chars", b"max_output_chars", "name", b"name", "pid", b"pid", "private_key", b"private_key", "read_only", b"read_only", "timeout_seconds", b"timeout_seconds", "token", b"token", "tool", b"tool", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connect_timeout_seconds", b"_connect_timeout_seconds", "_default_port", b"_default_port", "_max_output_chars", b"_max_output_chars", "_timeout_seconds", b"_timeout_seconds", "allowed_hosts", b"allowed_hosts", "auth_sock", b"auth_sock", "connect_timeout_seconds", b"connect_timeout_seconds", "default_host", b"default_host", "default_password", b"default_password", "default_port", b"default_port", "default_user", b"default_user", "instance", b"instance", "max_output_chars", b"max_output_chars", "name", b"name", "person", b"person", "pid", b"pid", "private_key", b"private_key", "read_only", b"read_only", "timeout_seconds", b"timeout_seconds", "token", b"token", "tool", b"tool", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__connect_timeout_seconds: _TypeAlias = _typing.Literal["connect_timeout_seconds"]  # noqa: Y015
     _WhichOneofArgType__connect_timeout_seconds: _TypeAlias = _typing.Literal["_connect_timeout_seconds", b"_connect_timeout_seconds"]  # noqa: Y015

@@ -91,6 +91,7 @@ class RunRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     TERMINAL_FIELD_NUMBER: _builtins.int
+    SUDO_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     """Alias, user@host, user@host:port or ssh:// URL; may be left out only with one default host."""
     command: _builtins.str
@@ -115,6 +116,8 @@ class RunRequest(_message.Message):
     """The same id within 10 minutes gives the first call's job instead of a second run."""
     timeout_ms: _builtins.float
     """timeout_seconds in milliseconds."""
+    sudo: _builtins.bool
+    """Run it as root by sudo; the daemon knows the password."""
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Environment variables."""
@@ -145,10 +148,11 @@ class RunRequest(_message.Message):
         request_id: _builtins.str = ...,
         timeout_ms: _builtins.float | None = ...,
         terminal: Global___TerminalSize | None = ...,
+        sudo: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_output_chars", b"_max_output_chars", "_stdin", b"_stdin", "_timeout_ms", b"_timeout_ms", "_timeout_seconds", b"_timeout_seconds", "_wait_seconds", b"_wait_seconds", "connect", b"connect", "max_output_chars", b"max_output_chars", "stdin", b"stdin", "terminal", b"terminal", "timeout_ms", b"timeout_ms", "timeout_seconds", b"timeout_seconds", "wait_seconds", b"wait_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_output_chars", b"_max_output_chars", "_stdin", b"_stdin", "_timeout_ms", b"_timeout_ms", "_timeout_seconds", b"_timeout_seconds", "_wait_seconds", b"_wait_seconds", "command", b"command", "connect", b"connect", "cwd", b"cwd", "durable", b"durable", "env", b"env", "max_output_chars", b"max_output_chars", "request_id", b"request_id", "shell", b"shell", "stdin", b"stdin", "target", b"target", "terminal", b"terminal", "timeout_ms", b"timeout_ms", "timeout_seconds", b"timeout_seconds", "tty", b"tty", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_output_chars", b"_max_output_chars", "_stdin", b"_stdin", "_timeout_ms", b"_timeout_ms", "_timeout_seconds", b"_timeout_seconds", "_wait_seconds", b"_wait_seconds", "command", b"command", "connect", b"connect", "cwd", b"cwd", "durable", b"durable", "env", b"env", "max_output_chars", b"max_output_chars", "request_id", b"request_id", "shell", b"shell", "stdin", b"stdin", "sudo", b"sudo", "target", b"target", "terminal", b"terminal", "timeout_ms", b"timeout_ms", "timeout_seconds", b"timeout_seconds", "tty", b"tty", "wait_seconds", b"wait_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_output_chars: _TypeAlias = _typing.Literal["max_output_chars"]  # noqa: Y015
     _WhichOneofArgType__max_output_chars: _TypeAlias = _typing.Literal["_max_output_chars", b"_max_output_chars"]  # noqa: Y015
@@ -264,7 +268,7 @@ class ExecResult(_message.Message):
     lines_shown: _builtins.int
     """Lines in this answer."""
     next_offset: _builtins.int
-    """Where to read on."""
+    """Where to read on, where there is more."""
     def __init__(
         self,
         *,

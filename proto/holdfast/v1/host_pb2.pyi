@@ -58,6 +58,9 @@ class Host(_message.Message):
     CONNECTED_FIELD_NUMBER: _builtins.int
     SESSIONS_FIELD_NUMBER: _builtins.int
     FORWARDS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Alias to use as target."""
     target: _builtins.str
@@ -70,6 +73,12 @@ class Host(_message.Message):
     """Kept shells on it."""
     forwards: _builtins.int
     """Forwards through it."""
+    state: _builtins.str
+    """connected, connecting, waiting, lost, failed, closed; left out: not used yet."""
+    since: _builtins.str
+    """Since when, RFC 3339, UTC."""
+    last_error: _builtins.str
+    """Why it is not connected, where something went wrong."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tags of the inventory."""
@@ -84,12 +93,26 @@ class Host(_message.Message):
         connected: _builtins.bool = ...,
         sessions: _builtins.int = ...,
         forwards: _builtins.int = ...,
+        state: _builtins.str | None = ...,
+        since: _builtins.str | None = ...,
+        last_error: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "_since", b"_since", "_state", b"_state", "last_error", b"last_error", "since", b"since", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "description", b"description", "forwards", b"forwards", "name", b"name", "sessions", b"sessions", "tags", b"tags", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "_since", b"_since", "_state", b"_state", "connected", b"connected", "description", b"description", "forwards", b"forwards", "last_error", b"last_error", "name", b"name", "sessions", b"sessions", "since", b"since", "state", b"state", "tags", b"tags", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__last_error: _TypeAlias = _typing.Literal["last_error"]  # noqa: Y015
+    _WhichOneofArgType__last_error: _TypeAlias = _typing.Literal["_last_error", b"_last_error"]  # noqa: Y015
+    _WhichOneofReturnType__since: _TypeAlias = _typing.Literal["since"]  # noqa: Y015
+    _WhichOneofArgType__since: _TypeAlias = _typing.Literal["_since", b"_since"]  # noqa: Y015
+    _WhichOneofReturnType__state: _TypeAlias = _typing.Literal["state"]  # noqa: Y015
+    _WhichOneofArgType__state: _TypeAlias = _typing.Literal["_state", b"_state"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_error) -> _WhichOneofReturnType__last_error | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__since) -> _WhichOneofReturnType__since | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__state) -> _WhichOneofReturnType__state | None: ...
 
 Global___Host: _TypeAlias = Host  # noqa: Y015
 
@@ -158,6 +181,7 @@ class ConnectResponse(_message.Message):
     SERVER_VERSION_FIELD_NUMBER: _builtins.int
     HOST_KEY_FINGERPRINT_FIELD_NUMBER: _builtins.int
     AUTH_METHOD_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     """The host as it was named."""
     connected: _builtins.bool
@@ -172,6 +196,10 @@ class ConnectResponse(_message.Message):
     """SHA-256 fingerprint of the host's key."""
     auth_method: _builtins.str
     """How the login was made."""
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What ssh config asks for that is not done here."""
+
     def __init__(
         self,
         *,
@@ -182,10 +210,11 @@ class ConnectResponse(_message.Message):
         server_version: _builtins.str = ...,
         host_key_fingerprint: _builtins.str = ...,
         auth_method: _builtins.str = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_method", b"auth_method", "connected", b"connected", "host_key_fingerprint", b"host_key_fingerprint", "reused", b"reused", "rtt_ms", b"rtt_ms", "server_version", b"server_version", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_method", b"auth_method", "connected", b"connected", "host_key_fingerprint", b"host_key_fingerprint", "notes", b"notes", "reused", b"reused", "rtt_ms", b"rtt_ms", "server_version", b"server_version", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -148,19 +148,23 @@ class Rule(_message.Message):
 
     ACTION_FIELD_NUMBER: _builtins.int
     AUDIT_EVENT_FIELD_NUMBER: _builtins.int
+    PERSON_FIELD_NUMBER: _builtins.int
     action: Global___Action.ValueType
     """What the caller needs to be allowed to do."""
     audit_event: _builtins.str
     """Event type in the audit log; empty: only refusals are recorded."""
+    person: _builtins.bool
+    """Only a person's own command line may call it."""
     def __init__(
         self,
         *,
         action: Global___Action.ValueType = ...,
         audit_event: _builtins.str = ...,
+        person: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "audit_event", b"audit_event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "audit_event", b"audit_event", "person", b"person"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -181,6 +185,7 @@ class Field(_message.Message):
     UNLISTED_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     PLANNED_FIELD_NUMBER: _builtins.int
+    CONDITIONAL_FIELD_NUMBER: _builtins.int
     required: _builtins.bool
     """Must be given; without `optional` also not blank."""
     min: _builtins.float
@@ -199,6 +204,8 @@ class Field(_message.Message):
     """Never shown, logged or recorded."""
     planned: _builtins.bool
     """Defined, but neither offered nor accepted because it does not work yet."""
+    conditional: _builtins.bool
+    """In a result: left out of a model's answer where it says nothing."""
     def __init__(
         self,
         *,
@@ -211,10 +218,11 @@ class Field(_message.Message):
         unlisted: _builtins.bool = ...,
         secret: _builtins.bool = ...,
         planned: _builtins.bool = ...,
+        conditional: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_min", b"_min", "max", b"max", "min", b"min"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_min", b"_min", "default_json", b"default_json", "hidden", b"hidden", "max", b"max", "min", b"min", "pattern", b"pattern", "planned", b"planned", "required", b"required", "secret", b"secret", "unlisted", b"unlisted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_min", b"_min", "conditional", b"conditional", "default_json", b"default_json", "hidden", b"hidden", "max", b"max", "min", b"min", "pattern", b"pattern", "planned", b"planned", "required", b"required", "secret", b"secret", "unlisted", b"unlisted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max: _TypeAlias = _typing.Literal["max"]  # noqa: Y015
     _WhichOneofArgType__max: _TypeAlias = _typing.Literal["_max", b"_max"]  # noqa: Y015
