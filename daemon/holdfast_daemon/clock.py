@@ -1,7 +1,11 @@
-"""The two clocks: monotonic for spans, wall for the timestamps that people read."""
+"""The clocks: monotonic for spans, wall for the timestamps that people read.
+
+A third one, which goes on while the machine sleeps, only tells that it slept.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -25,6 +29,17 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return `CLOCK_MONOTONIC` in seconds."""
         return time.monotonic()
+
+    def boottime(self) -> float:
+        """Return the seconds of a clock that sleep does not stop, as the other is.
+
+        Where a system has none it is the monotonic one.
+        """
+        if sys.platform == "darwin":
+            # there `time.monotonic` stands still in sleep, and this one goes on
+            return time.clock_gettime(time.CLOCK_MONOTONIC)
+        clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+        return time.clock_gettime(clock)
 
     def now(self) -> datetime:
         """Return the wall clock in UTC."""

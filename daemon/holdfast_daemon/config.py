@@ -43,6 +43,7 @@ class Defaults:
     connect_timeout_seconds: float | None = None
     max_output_chars: int | None = None
     host_key_checking: str | None = None
+    ssh_options_ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,9 @@ class HostEntry:
     user: str | None = None
     ssh_key_path: str | None = None
     ssh_key_passphrase_env: str | None = None
+    ssh_key_passphrase_from: str | None = None
+    password_from: str | None = None
+    sudo_password_from: str | None = None
     tags: tuple[str, ...] = ()
     enabled: bool = True
     description: str = ""

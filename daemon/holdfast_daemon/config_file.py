@@ -182,8 +182,9 @@ class Document:
             return self.mistake(
                 path,
                 "looks like a secret, and secrets don't belong in this file",
-                "Use ssh-agent or the system's keyring, or name a variable of the "
-                "daemon's environment in ssh_key_passphrase_env; change the secret.",
+                "Use ssh-agent, or name what holds it (keyring:NAME, env:NAME or "
+                "file:/PATH) in password_from, ssh_key_passphrase_from or "
+                "sudo_password_from; change the secret.",
             )
         other = schema.OTHER_NAMES.get(key)
         near = difflib.get_close_matches(key, known, 1)

@@ -58,6 +58,8 @@ class Reason(StrEnum):
     INTERNAL = "INTERNAL"
     IN_USE = "IN_USE"
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
+    LOGIN_NEEDED = "LOGIN_NEEDED"
+    SUDO_REFUSED = "SUDO_REFUSED"
 
 
 class Ran(StrEnum):

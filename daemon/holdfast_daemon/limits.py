@@ -83,6 +83,9 @@ class Limits:
     jobs_running: int = _limit(
         1000, "jobs", 1, 100_000, "each holds a channel and a spool"
     )
+    jobs_per_host: int = _limit(
+        200, "jobs", 1, 100_000, "one person's share of a host, by all its accounts"
+    )
     jobs_listed: int = _limit(200, "jobs", 1, 10_000, "an answer a model can read")
     job_keep_seconds: float = _limit(
         DAY, "s", 60, 365 * DAY, "a result outlives the night; the contract says 24 h"
@@ -148,6 +151,9 @@ class Limits:
     connections_per_host: int = _limit(
         10, "connections", 1, 1000, "one person's share of a host"
     )
+    connections_total: int = _limit(
+        2000, "connections", 1, 100_000, "each takes a descriptor and about 75 KiB"
+    )
     handshakes_per_host: int = _limit(
         5, "handshakes", 1, 100, "sshd's MaxStartups starts dropping at 10"
     )
@@ -166,8 +172,20 @@ class Limits:
     agent_seconds: float = _limit(
         5.0, "s", 0.1, 600, "an agent lists its keys at once, or is stuck"
     )
+    sudo_seconds: float = _limit(
+        60.0, "s", 1, 600, "sudo may ask a directory or a telephone before it decides"
+    )
+    keyring_seconds: float = _limit(
+        20.0, "s", 0.1, 600, "a locked keyring asks its owner to open it, or is stuck"
+    )
     probe_seconds: float = _limit(
         10.0, "s", 0.5, 600, "finding out about a login shell; slower is taken as odd"
+    )
+    known_hosts_command_seconds: float = _limit(
+        10.0, "s", 0.1, 300, "a KnownHostsCommand may ask a directory service"
+    )
+    trust_requests: int = _limit(
+        100, "keys", 1, 10_000, "refused keys that wait for a person; oldest go first"
     )
     login_tries: int = _limit(
         3,
@@ -177,10 +195,40 @@ class Limits:
         "a busy sshd hangs up before its first word; nothing was sent",
     )
     login_pause_seconds: float = _limit(
-        0.3, "s", 0.01, 60, "before the second try; it doubles, with jitter, up to 5 s"
+        0.3, "s", 0.01, 60, "before the second try; it doubles each time, with jitter"
+    )
+    login_pause_max_seconds: float = _at_start(
+        60.0, "s", 1, HOUR, "a host that hangs up before a word is left alone so long"
+    )
+    login_person_seconds: float = _limit(
+        300.0, "s", 10, HOUR, "a person looks for a code; sshd itself waits 120 s"
+    )
+    login_keep_seconds: float = _limit(
+        12 * HOUR, "s", 0, 30 * DAY, "idle, of a person's login: a day's work; 0: kept"
+    )
+    login_recall_seconds: float = _limit(
+        600.0, "s", 0, DAY, "what a host asks of a person is taken as known so long"
     )
     channel_open_seconds: float = _limit(
         20.0, "s", 1, 600, "a server that accepts and never opens a channel"
+    )
+    channels_waiting: int = _limit(
+        3, "channels", 0, 100, "opened ahead per connection in use; 0: none"
+    )
+    channels_waiting_seconds: float = _limit(
+        60.0, "s", 1, HOUR, "an agent's next command comes within its turn, or later"
+    )
+    host_events: int = _limit(
+        20, "events", 1, 1000, "what `status HOST` tells of the past: a bad afternoon"
+    )
+    wake_check_seconds: float = _at_start(
+        1.0, "s", 0.1, HOUR, "how soon it is noticed that this machine has slept"
+    )
+    wake_gap_seconds: float = _limit(
+        10.0, "s", 0.5, DAY, "missed by the clocks; a busy machine is late by less"
+    )
+    wake_probe_seconds: float = _limit(
+        5.0, "s", 0.1, 600, "after it hosts must answer by then, or are let go of"
     )
     # gRPC
     message_bytes: int = _at_start(

@@ -22,6 +22,13 @@ SHOWS = ("all", "purpose")
 
 _TEXT_LENGTH = 1024
 
+# A variable of the daemon's environment, an entry of the keyring, a private file.
+_REFERENCE = re.compile(
+    r"env:[A-Za-z_][A-Za-z0-9_]{0,254}"
+    r"|keyring:[\w.@+-][\w.@+ -]{0,254}"
+    r"|file:(?:/|~/)[^\0-\x1f\x7f]{1,1000}"
+)
+
 
 class Wrong(ValueError):  # noqa: N818 - said of a value, and always caught
     """A value that can't be taken; never quotes the value of what may be secret."""
@@ -151,6 +158,18 @@ def _user(value: object) -> str:
     return text
 
 
+def reference(value: object) -> str:
+    """Check the name of a place that holds a secret; never quotes what it is given."""
+    if not isinstance(value, str):
+        raise _must_be("a text in quotes", value)
+    if not _REFERENCE.fullmatch(value):
+        raise Wrong(
+            "must name what holds the secret: env:NAME, keyring:NAME or file:/PATH",
+            "The secret itself does not belong here; change it if this was it.",
+        )
+    return value
+
+
 def _path(value: object) -> str:
     text = _text(value)
     if not text.startswith(("/", "~/", "%d/")):
@@ -173,6 +192,7 @@ _JUMPS = _matching(
 _VARIABLE = _matching(
     r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable: letters, digits, _"
 )
+_OPTION = _matching(r"[A-Za-z][A-Za-z0-9]*", "the name of an option of ssh")
 _FINGERPRINT = _matching(
     r"SHA256:[A-Za-z0-9+/]{43}", "a fingerprint as ssh-keygen -l shows it: SHA256:…"
 )
@@ -192,6 +212,7 @@ DEFAULTS: Mapping[str, Check] = {
     ),
     "max_output_chars": _limit("max_output_chars", like="answer_chars"),
     "host_key_checking": _one_of(*HOST_KEY_CHECKING),
+    "ssh_options_ignored": _list(_OPTION),
 }
 
 HOST: Mapping[str, Check] = {
@@ -200,6 +221,9 @@ HOST: Mapping[str, Check] = {
     "user": _user,
     "ssh_key_path": _path,
     "ssh_key_passphrase_env": _VARIABLE,
+    "ssh_key_passphrase_from": reference,
+    "password_from": reference,
+    "sudo_password_from": reference,
     "tags": _list(_text),
     "enabled": _boolean,
     "description": _text,
@@ -247,7 +271,7 @@ OTHER_NAMES: Mapping[str, str] = {
 
 # A key of ours never asks for a secret; one that sounds like it gets its own answer.
 SECRET_KEY = re.compile(
-    r"pass(?:word|wd|phrase)(?!_env)|private_?key$|api_?key$"
+    r"pass(?:word|wd|phrase)(?!_env|_from)|private_?key$|api_?key$"
     r"|(?:^|_)(?:secret|credential|token)s?$"
 )
 

@@ -92,6 +92,7 @@ class Redactor:
 
     def __init__(self) -> None:
         self._uses: Counter[str] = Counter()
+        self._kept: set[str] = set()
         # Replaced as a whole at each change: a thread that reads sees old or new.
         self._needles: tuple[str, ...] = ()
 
@@ -104,6 +105,13 @@ class Redactor:
         if len(text) >= _SHORTEST:
             self._uses[text] += 1
             self._needles = self._all_forms()
+
+    def keep(self, secret: str | Secret) -> None:
+        """Hide `secret` from now on, however often this is said."""
+        text = _text(secret)
+        if text not in self._kept:
+            self._kept.add(text)
+            self.add(text)
 
     def remove(self, secret: str | Secret) -> None:
         """Undo one `add`."""

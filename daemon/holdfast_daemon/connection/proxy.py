@@ -1,12 +1,15 @@
-"""A ProxyCommand: a program of the user's own that carries the connection."""
+"""Programs of the user's own: the one that carries a connection, the one after it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
+
+_log = logging.getLogger(__name__)
 
 _KEPT = 2000
 _READING_SECONDS = 0.2
@@ -26,9 +29,7 @@ class Proxy:
         ours, theirs = socket.socketpair()
         try:
             process = await asyncio.create_subprocess_exec(
-                os.environ.get("SHELL") or "/bin/sh",
-                "-c",
-                f"exec {command}",
+                *_shell(f"exec {command}"),
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=asyncio.subprocess.PIPE,
@@ -62,3 +63,29 @@ class Proxy:
         await asyncio.wait({self._reading}, timeout=_READING_SECONDS)
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
+
+
+async def run_local(command: str) -> None:
+    """Run a LocalCommand and wait for it, as ssh does; how it ends does not matter.
+
+    Who gives up waiting ends it.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *_shell(command),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        status = await process.wait()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        raise
+    if status:
+        _log.info("the LocalCommand of ssh config ended with %s", status)
+
+
+def _shell(command: str) -> tuple[str, str, str]:
+    return os.environ.get("SHELL") or "/bin/sh", "-c", command

@@ -8,7 +8,6 @@ from asyncssh.encryption import get_encryption_algs
 from asyncssh.kex import get_kex_algs
 from asyncssh.mac import get_mac_algs
 from asyncssh.public_key import (
-    decode_ssh_public_key,
     get_certificate_algs,
     get_public_key_algs,
 )
@@ -16,7 +15,8 @@ from asyncssh.public_key import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from holdfast_daemon.connection.visitor import Visitor
+    from asyncssh import SSHClient
+
     from holdfast_daemon.hosts.host import Host
     from holdfast_daemon.hosts.trust import Trust
     from holdfast_daemon.limits import Limits
@@ -41,6 +41,8 @@ _HOST_KEYS = (
     "rsa-sha2-256",
 )
 _RSA = ("rsa-sha2-512", "rsa-sha2-256")
+# OpenSSH's own order, of what is done here.
+_LOGINS = ("publickey", "keyboard-interactive", "password")
 _CERTIFICATES = tuple(
     name.removesuffix("@openssh.com") + "-cert-v01@openssh.com" for name in _HOST_KEYS
 )
@@ -49,8 +51,7 @@ _CERTIFICATES = tuple(
 def options(
     host: Host,
     limits: Limits,
-    trust: Trust,
-    visitor: Visitor,
+    visitor: SSHClient,
     host_keys: Sequence[str],
 ) -> dict[str, object]:
     """Return what the library's `connect` is to be called with for `host`.
@@ -62,11 +63,8 @@ def options(
     said: dict[str, object] = {
         "client_factory": lambda: visitor,
         "username": host.user,
-        # No line is passed on: every verdict is ours, by the visitor. Only
-        # certificates need the revoked ones here, for the key inside them.
-        "known_hosts": ([], [], [decode_ssh_public_key(k.blob) for k in trust.revoked])
-        if trust.has_authorities
-        else ([], [], []),
+        # No line is passed on: every verdict is ours, by the visitor.
+        "known_hosts": ([], [], []),
         "host_key_alias": host.host_key_alias or None,
         "server_host_key_algs": list(host_keys),
         # Keys come one by one from the visitor, never from the library's defaults.
@@ -80,7 +78,7 @@ def options(
         "gss_kex": False,
         "gss_auth": False,
         "host_based_auth": False,
-        "preferred_auth": [],
+        "preferred_auth": list(host.methods or _LOGINS),
         "encoding": None,
         "send_env": None,
         "env": None,
@@ -88,6 +86,7 @@ def options(
         "request_pty": False,
         "connect_timeout": None,
         "login_timeout": 0,
+        "tcp_keepalive": host.wire.tcp_keepalive,
         "keepalive_interval": host.keepalive_seconds or limits.keepalive_seconds,
         "keepalive_count_max": host.keepalive_misses or limits.keepalive_misses,
         "compression_algs": ["zlib@openssh.com", "none"]
@@ -102,6 +101,10 @@ def options(
     for name, (wanted, available) in known.items():
         if wanted:
             said[name] = _usable(wanted, available)
+    if host.wire.rekey_bytes:
+        said["rekey_bytes"] = host.wire.rekey_bytes
+    if host.wire.rekey_seconds:
+        said["rekey_seconds"] = host.wire.rekey_seconds
     if lists.signatures:
         available = get_public_key_algs()
         said["signature_algs"] = _usable(lists.signatures, available)
@@ -113,24 +116,31 @@ def offered_host_keys(host: Host, trust: Trust) -> list[list[str]]:
 
     Known types come first, so that a server with several keys shows the one we know.
     With a pinned fingerprint each type is asked for alone until one fits.
+
+    Raises:
+        ValueError: Nothing that the configuration allows can be used.
     """
-    allowed = [name for name in host.algorithms.host_keys if "-cert-" not in name]
-    plain = [name for name in allowed or _HOST_KEYS if name in _HOST_KEYS]
+    listed = host.algorithms.host_keys
+    plain = [name for name in listed or _HOST_KEYS if name in _HOST_KEYS]
     if host.pinned_fingerprint:
         alone = [[name] for name in plain if name not in _RSA]
         rsa = [name for name in plain if name in _RSA]
         return [plain, *alone, *([rsa] if rsa else [])]
-    first: list[str] = []
+    known: set[str] = set()
     for kind in trust.key_types:
-        names = _RSA if kind == "ssh-rsa" else (kind,)
-        first += [name for name in names if name in plain]
+        known.update(_RSA if kind == "ssh-rsa" else (kind,))
+    first = [name for name in plain if name in known]
     ordered = list(dict.fromkeys([*first, *plain]))
+    kinds = [ordered] if ordered else []
     if trust.has_authorities:
-        wanted = [n for n in host.algorithms.host_keys if n in _CERTIFICATES]
-        usable = get_certificate_algs()
-        certificates = _usable(wanted or _CERTIFICATES, usable)
-        return [[*certificates, *ordered], ordered]
-    return [ordered]
+        usable = {name.decode("ascii") for name in get_certificate_algs()}
+        wanted = [n for n in listed or _CERTIFICATES if n in _CERTIFICATES]
+        certificates = [name for name in wanted if name in usable]
+        if certificates:
+            kinds.insert(0, [*certificates, *ordered])
+    if not kinds:
+        raise ValueError(f"none of {', '.join(listed)} (HostKeyAlgorithms) can be used")
+    return kinds
 
 
 def _usable(wanted: Sequence[str], available: Sequence[bytes]) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import glob
-import shlex
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from holdfast_daemon.hosts.settings import home
+from holdfast_daemon.hosts.line import split
+from holdfast_daemon.hosts.tokens import home
 
 SYSTEM = Path("/etc/ssh/ssh_config")
 _DEEPEST = 16
@@ -127,10 +127,7 @@ def _scan(stamp: Stamp, text: str) -> _Read:
         said.clear()
 
     for line in text.splitlines():
-        words = _words(line)
-        if not words:
-            continue
-        keyword, values = words[0].lower(), words[1:]
+        keyword, values = _split(line)
         if keyword == "include":
             includes += values
         elif keyword in ("host", "match"):
@@ -143,16 +140,9 @@ def _scan(stamp: Stamp, text: str) -> _Read:
     return _Read(stamp, tuple(includes), tuple(aliases))
 
 
-def _words(line: str) -> list[str]:
-    line = line.strip()
-    if not line or line.startswith("#"):
-        return []
-    keyword, _, rest = line.replace("\t", " ").partition(" ")
-    if "=" in keyword:
-        keyword, _, first = keyword.partition("=")
-        rest = f"{first} {rest}"
-    rest = rest.strip().removeprefix("=")
+def _split(line: str) -> tuple[str, list[str]]:
+    """Take a line apart; ssh itself tells what is wrong with one."""
     try:
-        return [keyword, *shlex.split(rest)]
+        return split(line)
     except ValueError:
-        return [keyword, *rest.split()]
+        return "", []

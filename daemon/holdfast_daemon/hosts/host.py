@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from holdfast_daemon.secrets import Secret
 
 HostKeyChecking = Literal["yes", "accept-new", "no"]
+UpdateHostKeys = Literal["yes", "ask", "no"]
+SessionType = Literal["default", "none", "subsystem"]
+RequestTty = Literal["auto", "no", "yes", "force"]
 Show = Literal["all", "purpose"]
 
 # Credentials are compared by a keyed digest, so that no table of connections holds one.
@@ -37,6 +40,25 @@ class Algorithms:
     macs: tuple[str, ...] = ()
     host_keys: tuple[str, ...] = ()
     signatures: tuple[str, ...] = ()
+    authorities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How the TCP connection is made and kept.
+
+    Attributes:
+        qos: Type of service of its packets; None leaves the system's.
+        rekey_bytes: Data after which keys are changed; 0 is the library's own.
+        rekey_seconds: Time after which keys are changed; 0 is the library's own.
+    """
+
+    attempts: int = 1
+    bind_interface: str = ""
+    tcp_keepalive: bool = True
+    qos: int | None = None
+    rekey_bytes: int = 0
+    rekey_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +71,18 @@ class Host:
         guard_known_hosts: Files of the person's configuration when the call named
             another one: what they call changed or revoked stays refused.
         explicit_identity: The caller named the key file; only it is tried.
+        revoked_host_keys: Files of RevokedHostKeys, plain lists or KRLs.
+        known_hosts_command: KnownHostsCommand with the tokens filled in that are known
+            before the host has answered; %H, %I, %K, %f and %t are left.
+        check_host_ip: CheckHostIP: the address is to have the same key as the name.
+        required_rsa_size: Smaller RSA keys are not used, nor taken from a host.
+        environment: Variables that SendEnv and SetEnv ask for, for every command.
+        forward_agent: "yes", the socket of the agent to lend the host, or empty.
+        local_command: Runs on this machine when a connection was made.
+        remote_command: What the configuration runs instead of a shell.
+        session_type: none and subsystem leave no room for a command.
+        control_path: Socket of a master connection of the person's own ssh.
+        notes: What the configuration asks for that is not done here, in sentences.
         proxy_jump: The hop before this host, which may have one of its own.
         connect_timeout: Seconds; None is the limit of the daemon.
         keepalive_seconds: Seconds; None is the limit of the daemon.
@@ -70,6 +104,12 @@ class Host:
     host_key_alias: str = ""
     host_key_checking: HostKeyChecking = "yes"
     pinned_fingerprint: str = ""
+    revoked_host_keys: tuple[str, ...] = ()
+    known_hosts_command: str = ""
+    no_host_authentication_for_localhost: bool = False
+    check_host_ip: bool = False
+    update_host_keys: UpdateHostKeys = "no"
+    required_rsa_size: int = 0
     proxy_jump: Host | None = None
     proxy_command: str = ""
     connect_timeout: float | None = None
@@ -78,16 +118,28 @@ class Host:
     address_family: Literal["any", "inet", "inet6"] = "any"
     bind_address: str = ""
     compression: bool = False
+    wire: Wire = Wire()
     algorithms: Algorithms = Algorithms()
+    environment: tuple[tuple[str, str], ...] = ()
+    forward_agent: str = ""
+    request_tty: RequestTty = "auto"
+    local_command: str = ""
+    remote_command: str = ""
+    session_type: SessionType = "default"
+    control_path: str = ""
     methods: tuple[str, ...] = ()
     password: Secret | None = field(default=None, repr=False)
     private_key: Secret | None = field(default=None, repr=False)
     passphrase_env: str = ""
+    password_from: str = ""
+    passphrase_from: str = ""
+    sudo_password_from: str = ""
     auth_sock: str = ""
     tags: tuple[str, ...] = ()
     description: str = ""
     enabled: bool = True
     show: Show = "all"
+    notes: tuple[str, ...] = ()
 
     @property
     def display(self) -> str:
@@ -154,10 +206,19 @@ class Host:
             self.user_known_hosts,
             self.global_known_hosts,
             self.guard_known_hosts,
+            self.revoked_host_keys,
+            self.known_hosts_command,
+            self.no_host_authentication_for_localhost,
+            self.check_host_ip,
+            self.required_rsa_size,
             self.address_family,
             self.bind_address,
             self.compression,
+            self.wire,
             self.algorithms,
+            self.environment,
+            self.forward_agent,
+            self.local_command,
         )
 
     @property
@@ -173,6 +234,7 @@ class Host:
             self.methods,
             _digest(self.password),
             _digest(self.private_key),
+            self.password_from,
         )
 
 

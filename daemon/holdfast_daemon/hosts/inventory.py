@@ -6,19 +6,20 @@ Turns what a caller asked for into a `Host`, hop by hop; opens no connection.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+import os
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from holdfast_daemon.clock import SystemClock
 from holdfast_daemon.errors import InputError, Reason, StateError
-from holdfast_daemon.hosts import options
+from holdfast_daemon.hosts import fidelity, options
 from holdfast_daemon.hosts.host import Host, HostKeyChecking, Overrides, Show
 from holdfast_daemon.hosts.resolve import Question, Resolver
 from holdfast_daemon.hosts.target import Target, check_user, display, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
     from holdfast_daemon.clock import Clock
     from holdfast_daemon.config import Config, HostEntry
@@ -66,6 +67,7 @@ class Inventory:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self._config = config
+        self._environ = os.environ if environ is None else environ
         self._made: dict[tuple[str, Hashable], _Made] = {}
         self._accounts: dict[str, Hashable] = {}
         self._resolver = Resolver(
@@ -155,6 +157,8 @@ class Inventory:
             return made.host
         # in a thread: `~name` in a path asks the user database
         host = await asyncio.to_thread(_host, config, entry, settings, over, name)
+        sent = settings.environment(self._environ, _secret_names(config))
+        host = replace(host, environment=sent)
         self._made.pop(key, None)
         _trim(self._made)
         self._made[key] = _Made(config, settings, host)
@@ -259,6 +263,9 @@ def _host(
     over: Overrides,
     name: str,
 ) -> Host:
+    notes = fidelity.check(settings, config.defaults.ssh_options_ignored)
+    # who chooses an agent by a call would choose which one the host is lent
+    chosen = any(name.lower() == "identityagent" for name in over.options)
     seconds, misses = settings.keepalive
     host = Host(
         name=name,
@@ -274,6 +281,14 @@ def _host(
         hash_known_hosts=settings.flag("hashknownhosts"),
         host_key_alias=settings.one("hostkeyalias"),
         host_key_checking=_checking(config, entry, settings, over),
+        revoked_host_keys=settings.files("revokedhostkeys"),
+        known_hosts_command=settings.known_hosts_command,
+        no_host_authentication_for_localhost=settings.flag(
+            "nohostauthenticationforlocalhost"
+        ),
+        check_host_ip=settings.flag("checkhostip"),
+        update_host_keys=settings.update_host_keys,
+        required_rsa_size=int(settings.one("requiredrsasize", "0")),
         proxy_command=settings.proxy_command,
         connect_timeout=over.connect_timeout
         or settings.connect_timeout
@@ -283,7 +298,15 @@ def _host(
         address_family=settings.address_family,
         bind_address=settings.one("bindaddress"),
         compression=settings.flag("compression"),
+        wire=settings.wire,
         algorithms=settings.algorithms,
+        forward_agent="" if chosen else settings.forward_agent,
+        request_tty=settings.request_tty,
+        local_command=settings.local_command,
+        remote_command=settings.remote_command,
+        session_type=settings.session_type,
+        control_path=settings.control_path,
+        notes=notes,
         methods=settings.methods,
         password=over.password,
         private_key=over.private_key,
@@ -305,11 +328,27 @@ def _host(
     return host
 
 
+def _secret_names(config: Config) -> Iterator[str]:
+    """Yield the variables that hold a secret, as the configuration names them."""
+    for entry in config.hosts.values():
+        for item in fields(entry):
+            value = getattr(entry, item.name)
+            if not isinstance(value, str):
+                continue
+            if item.name.endswith("_env"):
+                yield value
+            elif item.name.endswith("_from") and value.startswith("env:"):
+                yield value.removeprefix("env:")
+
+
 def _with_entry(host: Host, entry: HostEntry) -> Host:
     host = replace(
         host,
         pinned_fingerprint=entry.host_key or "",
         passphrase_env=entry.ssh_key_passphrase_env or "",
+        passphrase_from=entry.ssh_key_passphrase_from or "",
+        password_from=entry.password_from or "",
+        sudo_password_from=entry.sudo_password_from or "",
         tags=entry.tags,
         description=entry.description,
         enabled=entry.enabled,

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from holdfast_daemon.errors import InputError
+from holdfast_daemon.hosts.meaning import MEANINGS, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,15 +21,18 @@ ACCEPTED = {
     for name in (
         "AddressFamily",
         "BindAddress",
+        "BindInterface",
         "CASignatureAlgorithms",
         "CertificateFile",
         "Ciphers",
         "Compression",
         "ConnectTimeout",
+        "ConnectionAttempts",
         "HostKeyAlgorithms",
         "IdentitiesOnly",
         "IdentityAgent",
         "IdentityFile",
+        "IPQoS",
         "KbdInteractiveAuthentication",
         "KexAlgorithms",
         "MACs",
@@ -37,8 +41,11 @@ ACCEPTED = {
         "PreferredAuthentications",
         "PubkeyAcceptedAlgorithms",
         "PubkeyAuthentication",
+        "RekeyLimit",
+        "RequestTTY",
         "ServerAliveCountMax",
         "ServerAliveInterval",
+        "TCPKeepAlive",
         "User",
     )
 }
@@ -94,6 +101,8 @@ REFUSED: dict[str, str] = {
             "forwardx11timeout",
             "sendenv",
             "gssapidelegatecredentials",
+            "gssapiclientidentity",
+            "gssapiserveridentity",
         ),
         _LENDS,
     ),
@@ -108,11 +117,15 @@ REFUSED: dict[str, str] = {
             "controlmaster",
             "controlpersist",
             "ignoreunknown",
+            "refuseconnection",
+            "channeltimeout",
             "forkafterauthentication",
             "stdinnull",
             "sessiontype",
             "canonicalizehostname",
             "canonicaldomains",
+            "canonicalizefallbacklocal",
+            "canonicalizemaxdots",
             "canonicalizepermittedcnames",
         ),
         _SELECTS,
@@ -127,15 +140,25 @@ REFUSED: dict[str, str] = {
             "revokedhostkeys",
             "globalknownhostsfile",
             "hostbasedauthentication",
+            "hashknownhosts",
+            "requiredrsasize",
         ),
         _TRUST,
     ),
+}
+
+# A call may do without what the configuration asks for.
+_DONE_WITHOUT = {
+    "remotecommand": ("RemoteCommand", "none"),
+    "sessiontype": ("SessionType", "default"),
+    "forwardagent": ("ForwardAgent", "no"),
 }
 
 _INSTEAD = {
     "stricthostkeychecking": "connect.host_key_checking",
     "userknownhostsfile": "connect.known_hosts_file",
     "proxyjump": "connect.jump",
+    "setenv": "env",
 }
 
 
@@ -151,6 +174,10 @@ def check(options: Mapping[str, str]) -> dict[str, str]:
         bare = re.sub(r"\A-*o?(?=[\s=])|\A-+o", "", given.strip())
         word = re.split(r"[\s=]", bare.strip(" \t\r\n\f\v=\"'"), maxsplit=1)[0]
         name = word.lower()
+        own, without = _DONE_WITHOUT.get(name, ("", ""))
+        if without and given.lower() == name and value.strip().lower() == without:
+            checked[own] = without
+            continue
         if name in REFUSED:
             raise InputError(
                 _FIELD,
@@ -163,6 +190,13 @@ def check(options: Mapping[str, str]) -> dict[str, str]:
                 _FIELD,
                 f"{word} has an argument of its own",
                 hint=f"use {_INSTEAD[name]}",
+            )
+        meaning = MEANINGS.get(given.lower())
+        if meaning is not None and meaning.kind is Kind.HARMLESS:
+            raise InputError(
+                _FIELD,
+                f"the option {meaning.name} has no effect here: {meaning.text}",
+                hint="leave it out",
             )
         if not _NAME.fullmatch(given) or name not in ACCEPTED:
             raise InputError(

@@ -1,21 +1,19 @@
 """What the user's ssh configuration says about a name, by OpenSSH's own resolution.
 
-`ssh -G` where there is an ssh, asyncssh's parser else. Answers are kept while the files
-stay as they are, and never longer than the limit: `Match exec` may change its mind.
+`ssh -G` where there is an ssh, a reader of our own else. Answers are kept while the
+files stay as they are, and never longer than the limit: `Match exec` may change its
+mind.
 The event loop only waits: files, programs and the user database are met in threads.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-
-from asyncssh.config import ConfigParseError, SSHClientConfig, SSHConfig
 
 from holdfast_daemon.errors import (
     DaemonError,
@@ -25,7 +23,8 @@ from holdfast_daemon.errors import (
     StateError,
 )
 from holdfast_daemon.hosts.files import Alias, ConfigFiles, Stamp
-from holdfast_daemon.hosts.settings import Raw, Settings, me, parse
+from holdfast_daemon.hosts.reader import Reader, UnreadableError
+from holdfast_daemon.hosts.settings import Raw, Settings, parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from holdfast_daemon.limits import Limits
 
 _KEPT = 2000
+_SHOWN = 80
 _PLAIN_NAME = "localhost"
 
 
@@ -146,6 +146,10 @@ class Resolver:
     async def _run(self, binary: str, question: Question, config: Path | None) -> Raw:
         file = config
         if question.under:
+            if config is None:
+                # ssh looks at owner and mode of the person's file only when it opens
+                # it unasked, and what it refuses then stays refused
+                await self._ask_ssh(binary, question, None)
             file = await asyncio.to_thread(self._write_below, question, config)
         try:
             out = await self._ask_ssh(binary, question, file)
@@ -199,64 +203,27 @@ class Resolver:
         return Path(file.name)
 
     def _parsed(self, question: Question) -> Raw:
-        """Resolve without an ssh, as far as asyncssh's parser goes."""
-        over = dict(question.over)
-        user, port = over.get("User"), over.get("Port")
-        with contextlib.ExitStack() as stack:
-            paths = [path for path in self._files.roots if os.access(path, os.R_OK)]
-            for place, pairs in ((0, question.over), (len(paths) + 1, question.under)):
-                file = stack.enter_context(
-                    tempfile.NamedTemporaryFile("w", prefix="holdfast-", suffix=".conf")
-                )
-                file.writelines(f"{name} {_quoted(value)}\n" for name, value in pairs)
-                file.flush()
-                paths.insert(place, Path(file.name))
-            try:
-                config = SSHClientConfig.load(
-                    None,
-                    [str(path) for path in paths],
-                    False,
-                    False,
-                    False,
-                    me().name,
-                    user or (),
-                    question.name,
-                    int(port) if port else (),
-                )
-            except (ConfigParseError, OSError, ValueError) as error:
-                raise _refused(question, str(error)) from None
-        return _raw(config, over)
+        """Resolve without an ssh; what that can't do is refused."""
+        reader = Reader(question.name)
+        try:
+            reader.say(question.over)
+            reader.read(self._files.roots)
+            reader.say(question.under)
+        except UnreadableError as error:
+            raise StateError(
+                Reason.BAD_CONFIGURATION,
+                f"{question.name} can't be resolved without an ssh program: {error}",
+                hint="install the OpenSSH client, or name it by HOLDFAST_SSH_BIN for"
+                " the holdfast service",
+            ) from None
+        raw = {name: list(values) for name, values in reader.raw.items()}
+        raw["hostname"] = [reader.hostname]
+        for name, values in _DEFAULTS.items():
+            raw.setdefault(name, list(values))
+        return raw
 
 
-_NAMES = (
-    "AddressFamily",
-    "BindAddress",
-    "CertificateFile",
-    "Ciphers",
-    "Compression",
-    "ConnectTimeout",
-    "GlobalKnownHostsFile",
-    "HostKeyAlgorithms",
-    "HostKeyAlias",
-    "Hostname",
-    "IdentitiesOnly",
-    "IdentityAgent",
-    "IdentityFile",
-    "KbdInteractiveAuthentication",
-    "KexAlgorithms",
-    "MACs",
-    "PasswordAuthentication",
-    "Port",
-    "PreferredAuthentications",
-    "ProxyCommand",
-    "ProxyJump",
-    "PubkeyAuthentication",
-    "ServerAliveCountMax",
-    "ServerAliveInterval",
-    "User",
-    "UserKnownHostsFile",
-)
-_REPEATED = frozenset({"CertificateFile", "IdentityFile"})
+# What ssh says where nobody says anything, as far as it is not "nothing".
 _DEFAULTS: Raw = {
     "identityfile": [
         f"~/.ssh/id_{kind}"
@@ -264,30 +231,8 @@ _DEFAULTS: Raw = {
     ],
     "userknownhostsfile": ["~/.ssh/known_hosts ~/.ssh/known_hosts2"],
     "globalknownhostsfile": ["/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"],
+    "requiredrsasize": ["1024"],
 }
-
-
-def _raw(config: SSHConfig, over: Mapping[str, str]) -> Raw:
-    raw: Raw = {name: list(values) for name, values in _DEFAULTS.items()}
-    for name in _NAMES:
-        value = over.get("HostName") if name == "Hostname" else config.get(name)
-        value = config.get(name) if value is None else value
-        if value is None or value == "":
-            continue
-        if name == "AddressFamily":
-            text = {2: "inet", 10: "inet6", 30: "inet6"}.get(int(str(value)), "any")
-            raw[name.lower()] = [text]
-        elif isinstance(value, list):
-            items = [str(item) for item in value]
-            raw[name.lower()] = items if name in _REPEATED else [" ".join(items)]
-        elif isinstance(value, bool):
-            raw[name.lower()] = ["yes" if value else "no"]
-        else:
-            raw[name.lower()] = [str(value)]
-    for name in ("StrictHostKeyChecking", "ProxyJump", "Port", "User"):
-        if name in over:
-            raw[name.lower()] = [over[name]]
-    return raw
 
 
 def _quoted(value: str) -> str:
@@ -300,7 +245,9 @@ def _refused(question: Question, said: str) -> DaemonError:
     lines = [line for line in said.splitlines() if "Pseudo-terminal" not in line]
     text = "; ".join(lines) or "it gave no reason"
     if "command-line" in said:
-        return InputError("connect.options", f"ssh refuses an option: {text}")
+        given = ", ".join(f"{name} {value[:_SHOWN]}" for name, value in question.over)
+        one = "" if len(question.over) == 1 else "one of "
+        return InputError("connect.options", f"ssh refuses {one}{given}: {text}")
     return StateError(
         Reason.BAD_CONFIGURATION,
         f"ssh cannot resolve {question.name}: {text}",

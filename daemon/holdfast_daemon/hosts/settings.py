@@ -6,52 +6,56 @@ reads them does so in a thread.
 
 from __future__ import annotations
 
-import functools
-import hashlib
+import fnmatch
 import os
-import pwd
 import re
 import shlex
-import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
-from holdfast_daemon.hosts.host import Algorithms, HostKeyChecking
+from holdfast_daemon.hosts.host import (
+    Algorithms,
+    HostKeyChecking,
+    RequestTty,
+    SessionType,
+    UpdateHostKeys,
+    Wire,
+)
+from holdfast_daemon.hosts.tokens import Tokens, me
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 Raw = dict[str, list[str]]
 
-_TOKEN = re.compile(r"%(.)")
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _METHODS = {
     "publickey": "pubkeyauthentication",
     "keyboard-interactive": "kbdinteractiveauthentication",
     "password": "passwordauthentication",
 }
 _NO = frozenset({"no", "false", "off"})
-
-
-class Me(NamedTuple):
-    """Who runs this, as the user database and the system have it."""
-
-    name: str
-    home: str
-    uid: int
-    machine: str
-
-
-@functools.cache
-def me() -> Me:
-    """Look up once who runs this: the database may be a slow directory service."""
-    account = pwd.getpwuid(os.getuid())
-    return Me(account.pw_name, account.pw_dir, account.pw_uid, socket.gethostname())
-
-
-def home() -> str:
-    """Return the home OpenSSH uses: that of the user database, not of $HOME."""
-    return me().home
+_TTY: dict[str, RequestTty] = {"no": "no", "false": "no", "yes": "yes", "true": "yes"}
+_SESSIONS: dict[str, SessionType] = {"none": "none", "subsystem": "subsystem"}
+# Type of service by name, RFC 1349; DSCP classes are computed (RFC 2474, 2597, 3246).
+_SERVICE = {"lowdelay": 0x10, "throughput": 0x08, "reliability": 0x04, "le": 0x04}
+_CLASS = re.compile(r"af([1-4])([1-3])|cs([0-7])|(ef)")
+_EXPEDITED = 46
+# Left to whoever has the host's key at hand: see KnownHostsCommand in the manual.
+_LATER = frozenset("fHIKt")
+# What a path that ssh prints may begin with; else it goes on after a blank.
+_PATH_START = ("/", "~", "%", "${")
+# Variables that are never sent: they are ours, ssh's, or the service manager's.
+_OWN = (
+    "HOLDFAST_",
+    "SSH_",
+    "MCP_",
+    "NOTIFY_",
+    "LISTEN_",
+    "WATCHDOG_",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "CREDENTIALS_DIRECTORY",
+)
 
 
 def parse(text: str) -> Raw:
@@ -106,7 +110,121 @@ class Settings:
     def proxy_command(self) -> str:
         """The proxy command with its tokens filled in; empty for none."""
         value = self.one("proxycommand")
-        return "" if value.lower() in ("", "none") else self.tokens(value, files=False)
+        return (
+            ""
+            if value.lower() in ("", "none")
+            else self._tokens.fill(value, files=False)
+        )
+
+    @property
+    def known_hosts_command(self) -> str:
+        """KnownHostsCommand, but for what only the host's key tells; empty for none."""
+        value = self.one("knownhostscommand")
+        if value.lower() in ("", "none"):
+            return ""
+        return self._tokens.fill(value, files=True, later=_LATER)
+
+    @property
+    def local_command(self) -> str:
+        """What runs on this machine after the login; empty for none."""
+        value = self.one("localcommand")
+        if value.lower() in ("", "none") or not self.flag("permitlocalcommand"):
+            return ""
+        return self._tokens.fill(value, files=True)
+
+    @property
+    def remote_command(self) -> str:
+        """What runs instead of a shell; empty for none. Used in messages only."""
+        value = self.one("remotecommand")
+        return "" if value.lower() == "none" else value
+
+    @property
+    def control_path(self) -> str:
+        """Socket of a master connection of the person's own; empty for none."""
+        value = self.one("controlpath")
+        return value if value.startswith("/") else ""
+
+    @property
+    def session_type(self) -> SessionType:
+        """What a session is."""
+        return _SESSIONS.get(self.one("sessiontype").lower(), "default")
+
+    @property
+    def request_tty(self) -> RequestTty:
+        """When commands get a terminal."""
+        value = self.one("requesttty").lower()
+        return "force" if value == "force" else _TTY.get(value, "auto")
+
+    @property
+    def update_host_keys(self) -> UpdateHostKeys:
+        """Whether further keys of a known host are learnt."""
+        value = self.one("updatehostkeys").lower()
+        if value == "ask":
+            return "ask"
+        return "yes" if value in ("yes", "true") else "no"
+
+    @property
+    def forward_agent(self) -> str:
+        """The agent to lend: "yes" for the one in use, a socket, or empty."""
+        value = self.one("forwardagent", "no")
+        if value.lower() in ("yes", "true"):
+            return "yes"
+        if value.lower() in (*_NO, "none"):
+            return ""
+        if value.startswith("$") and not value.startswith("${"):
+            return os.environ.get(value[1:], "")
+        return self.path(value)
+
+    @property
+    def wire(self) -> Wire:
+        """How the TCP connection is made and kept."""
+        size, _, seconds = self.one("rekeylimit", "0 0").partition(" ")
+        return Wire(
+            attempts=max(1, int(self.one("connectionattempts", "1"))),
+            bind_interface=self.one("bindinterface"),
+            tcp_keepalive=self.one("tcpkeepalive", "yes").lower() not in _NO,
+            qos=self._service(),
+            rekey_bytes=int(size) if size.isdigit() else 0,
+            rekey_seconds=int(seconds) if seconds.isdigit() else 0,
+        )
+
+    def environment(
+        self, environ: Mapping[str, str], secret: Iterable[str]
+    ) -> tuple[tuple[str, str], ...]:
+        """Return the variables to send: SetEnv's, and those SendEnv picks of `environ`.
+
+        Variables named in `secret` are not picked, nor holdfast's and ssh's own.
+        """
+        kept = frozenset(secret)
+        patterns = [p for value in self.raw.get("sendenv", ()) for p in value.split()]
+        found = {
+            name: value
+            for name, value in environ.items()
+            if any(fnmatch.fnmatchcase(name, _literal(p)) for p in patterns)
+            and name not in kept
+            and not name.startswith(_OWN)
+        }
+        chosen: dict[str, str] = {}
+        for item in self.raw.get("setenv", ()):
+            name, _, value = item.partition("=")
+            chosen.setdefault(name, value)
+        return tuple((found | chosen).items())
+
+    def _service(self) -> int | None:
+        """Return the type of service that commands get; None: the system's own."""
+        values = self.raw.get("ipqos")
+        if not values or list(values) == list(self.plain.get("ipqos", ())):
+            return None
+        word = values[0].split()[-1].lower()
+        if word in _SERVICE:
+            return _SERVICE[word]
+        found = _CLASS.fullmatch(word)
+        if found is None:
+            return int(word, 0) if word[:1].isdigit() else None
+        if found[4]:
+            return _EXPEDITED << 2
+        major = int(found[1] or found[3])
+        return (major << 5) | (int(found[2]) << 3 if found[2] else 0)
 
     @property
     def identity_files(self) -> tuple[str, ...]:
@@ -182,47 +300,45 @@ class Settings:
             macs=self._changed("macs"),
             host_keys=self._changed("hostkeyalgorithms"),
             signatures=self._changed("pubkeyacceptedalgorithms"),
+            authorities=self._changed("casignaturealgorithms"),
         )
 
     def files(self, name: str) -> tuple[str, ...]:
-        """Return the paths of an option that lists several."""
+        """Return the paths of an option that lists several.
+
+        ssh prints them without quotes: what can't begin a path goes on with the one
+        before.
+        """
         value = self.one(name)
-        words = shlex.split(value) if '"' in value else value.split()
-        return self.paths(words)
+        words = shlex.split(value) if '"' in value else value.split(" ")
+        paths: list[str] = []
+        for word in words:
+            if paths and '"' not in value and not word.startswith(_PATH_START):
+                paths[-1] += f" {word}"
+            else:
+                paths.append(word)
+        return self.paths(paths)
 
     def paths(self, values: Sequence[str]) -> tuple[str, ...]:
         """Return `values` as paths, without "none"."""
-        return tuple(self.path(value) for value in values if value.lower() != "none")
+        return tuple(
+            self.path(value) for value in values if value.lower() not in ("", "none")
+        )
 
     def path(self, value: str) -> str:
         """Fill in tokens, variables and the home directory."""
-        if value == "~" or value.startswith("~/"):
-            value = home() + value[1:]
-        else:
-            value = os.path.expanduser(value)  # noqa: PTH111  ~user, and no Path needed
-        return self.tokens(value, files=True)
+        return self._tokens.path(value)
 
-    def tokens(self, value: str, *, files: bool) -> str:
-        """Fill in what ssh leaves to whoever uses the value."""
-        name, port, user = self.hostname, str(self.port), self.user
-        known = {"%": "%", "h": name, "n": self.original, "p": port, "r": user}
-        if files:
-            mine = me()
-            local = mine.machine
-            jump = self.one("proxyjump")
-            text = local + name + port + user
-            known |= {
-                "C": hashlib.sha1(text.encode()).hexdigest(),  # noqa: S324  ssh's own
-                "d": mine.home,
-                "i": str(mine.uid),
-                "j": jump,
-                "k": self.one("hostkeyalias") or self.original,
-                "L": local.partition(".")[0],
-                "l": local,
-                "u": mine.name,
-            }
-            value = _VARIABLE.sub(lambda m: os.environ.get(m[1], ""), value)
-        return _TOKEN.sub(lambda m: known.get(m[1], m[0]), value)
+    @property
+    def _tokens(self) -> Tokens:
+        return Tokens(
+            self.hostname,
+            self.original,
+            str(self.port),
+            self.user,
+            self.one("hostkeyalias"),
+            self.jump,
+        )
 
     def _allows(self, option: str) -> bool:
         return self.one(option, "yes").lower() not in _NO
@@ -233,3 +349,8 @@ class Settings:
         if not value or value == plain:
             return ()
         return tuple(value.split(","))
+
+
+def _literal(pattern: str) -> str:
+    """Return a pattern of ssh for fnmatch: only * and ? are special."""
+    return pattern.replace("[", "[[]")
