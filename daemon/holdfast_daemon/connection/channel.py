@@ -50,7 +50,14 @@ class ChannelEnd:
 
 
 class Channel(Protocol):
-    """One command on a host."""
+    """One command on a host.
+
+    Attributes:
+        waited: It was told to a shell that had waited for it: until that has said that
+            it begins, how the channel ends says nothing of the command.
+    """
+
+    waited: bool
 
     async def write(self, data: bytes) -> None:
         """Send `data` to its stdin, waiting while the host takes no more.

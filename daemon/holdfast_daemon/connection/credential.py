@@ -1,54 +1,76 @@
 """What a host is offered to log in with, in order, and what was left out and why.
 
-The order is OpenSSH's: certificates, agent keys named by IdentityFile, the other agent
-keys, the remaining files. A password or a key given by the caller stands alone.
+The order is OpenSSH's: certificates of CertificateFile, the agent's keys that are also
+in files, its others, the remaining files, each before the certificate beside it, which
+counts only without any CertificateFile. A password or a key given by the caller stands
+alone. A key file whose passphrase is not at hand is offered by its public half: whether
+it is worth asking for shows then.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import copy
-import os
-import stat
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import asyncssh
-from asyncssh import SSHKeyPair
-
-from holdfast_daemon.errors import NeedsError, Reason
-from holdfast_daemon.hosts.trust import fingerprint
+from holdfast_daemon.connection import agent as agents
+from holdfast_daemon.connection import keyfile, strength
+from holdfast_daemon.errors import DaemonError, NeedsError, Reason
+from holdfast_daemon.hosts import vault
+from holdfast_daemon.hosts.public_key import fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from asyncssh import SSHAgentClient, SSHCertificate
+    from asyncssh import SSHAgentClient, SSHCertificate, SSHKeyPair
 
+    from holdfast_daemon.connection.keyfile import KeyFile
     from holdfast_daemon.hosts.host import Host
-
-_OPENSSH = b"-----BEGIN OPENSSH PRIVATE KEY-----"
-_MAGIC = b"openssh-key-v1\0"
-_KEY_CONTENT = "the key given as text"
+    from holdfast_daemon.limits import Limits
+    from holdfast_daemon.secrets import Secret
 
 
 @dataclass(slots=True)
 class Offer:
-    """One key to offer, and how to call it."""
+    """One key to offer, and how to call it.
 
-    pair: SSHKeyPair
+    Attributes:
+        pair: None where not even the public half is known before it is unlocked.
+        label: Where it comes from.
+        locked: Why it can't sign yet; its `path` says which file a passphrase opens.
+    """
+
+    pair: SSHKeyPair | None
     label: str
+    locked: NeedsError | None = None
+
+    @property
+    def touch(self) -> bool:
+        """It lies in a security key, which may wait for a touch."""
+        return self.pair is not None and self.pair.key_algorithm.startswith(b"sk-")
 
 
 @dataclass(slots=True)
 class Credentials:
-    """All that may be offered to one host, for one login."""
+    """All that may be offered to one host, for one login.
+
+    Attributes:
+        offers: Keys, in order.
+        password: What the configuration names, looked up.
+        secrets: All that was looked up.
+        notes: What was left out, and why.
+        agents: Which agents were asked.
+        agent_path: The one whose keys are used.
+    """
 
     offers: list[Offer] = field(default_factory=list[Offer])
+    password: Secret | None = None
+    secrets: list[Secret] = field(default_factory=list["Secret"])
     notes: list[str] = field(default_factory=list[str])
+    agents: list[str] = field(default_factory=list[str])
     agent: SSHAgentClient | None = None
+    agent_path: str = ""
 
     async def close(self) -> None:
         """Let go of the agent."""
@@ -58,266 +80,210 @@ class Credentials:
             await agent.wait_closed()
 
 
-@dataclass(slots=True)
-class _File:
-    """A key file as found: its pairs, or at least its public half."""
-
-    path: str
-    pairs: Sequence[SSHKeyPair] = ()
-    public: bytes | None = None
-    trouble: NeedsError | None = None
-
-
 async def gather(
-    host: Host, environ: Mapping[str, str], agent_seconds: float
+    host: Host, environ: Mapping[str, str], limits: Limits, *, attended: bool
 ) -> Credentials:
-    """Collect what `host` is to be offered.
+    """Collect what `host` is to be offered; `attended`: a person can be asked.
 
     Raises:
         NeedsError: A key that was asked for by name is encrypted or can't be read.
     """
     found = Credentials()
-    if host.password is not None or (host.methods and "publickey" not in host.methods):
+    if host.password is not None:
         return found
-    phrase = environ.get(host.passphrase_env) if host.passphrase_env else None
-    if host.passphrase_env and phrase is None:
-        found.notes.append(
-            f"${host.passphrase_env} is not set, which holds a passphrase"
-        )
+    if host.private_key is None and host.password_from:
+        found.password = await _fetch(found, host.password_from, environ, limits)
+    if host.methods and "publickey" not in host.methods:
+        return found
+    phrase = _variable(host.passphrase_env, environ, found.notes)
+
+    async def look_up() -> str | None:
+        """Return the passphrase the configuration names, once one is needed."""
+        if not host.passphrase_from:
+            return None
+        secret = await _fetch(found, host.passphrase_from, environ, limits)
+        return secret.reveal() if secret is not None else None
+
     if host.private_key is not None:
-        text = host.private_key.reveal().strip() + "\n"
-        pairs = await asyncio.to_thread(_import, text.encode(), phrase)
-        found.offers = [Offer(pair, _KEY_CONTENT) for pair in pairs]
+        await _given(found, host, phrase, look_up)
         return found
-    files = await asyncio.to_thread(_read_all, host, phrase)
-    certificates = await asyncio.to_thread(_read_certificates, host, found.notes)
-    keys = await _agent_keys(host, environ, agent_seconds, found)
-    if host.explicit_identity:
-        _only(found, files, keys, certificates)
-    else:
-        _all(found, files, keys, certificates, only=host.identities_only)
+    files = await asyncio.to_thread(keyfile.read_all, host, phrase)
+    if any(file.locked for file in files) and (named := await look_up()):
+        files = await asyncio.to_thread(keyfile.read_all, host, named)
+    certificates = await asyncio.to_thread(keyfile.read_certificates, host, found.notes)
+    held = await agents.find(host, environ, limits.agent_seconds)
+    found.agents, found.agent = held.notes, held.client
+    found.agent_path = held.path
+    try:
+        if host.explicit_identity:
+            keys = _only(found, files, held.keys, attended=attended)
+            _all(found, files, keys, certificates, only=True)
+        else:
+            only = host.identities_only
+            _all(found, files, held.keys, certificates, only=only)
+            _note_troubles(found, files, held.keys)
+    except BaseException:
+        await found.close()
+        raise
+    _drop_short(found, host)
     return found
 
 
-def agent_path(host: Host, environ: Mapping[str, str]) -> str:
-    """Return the agent to ask: IdentityAgent, the caller's own, the daemon's."""
-    if host.identity_agent == "none":
-        return ""
-    return host.identity_agent or host.auth_sock or environ.get("SSH_AUTH_SOCK", "")
+def _note_troubles(
+    found: Credentials, files: Sequence[KeyFile], keys: Sequence[SSHKeyPair]
+) -> None:
+    """Tell which files are of no use, but for those whose keys the agent holds."""
+    held = {key.public_data for key in keys}
+    found.notes += [
+        file.trouble.message
+        for file in files
+        if file.trouble is not None and file.public not in held
+    ]
 
 
-async def _agent_keys(
-    host: Host, environ: Mapping[str, str], seconds: float, found: Credentials
-) -> list[SSHKeyPair]:
-    path = agent_path(host, environ)
-    if not path:
-        return []
-    trouble = await asyncio.to_thread(_agent_trouble, path)
-    if trouble:
-        found.notes.append(f"the agent {path} was not asked: {trouble}")
-        return []
-    agent = asyncssh.SSHAgentClient(path)
+def _variable(name: str, environ: Mapping[str, str], notes: list[str]) -> str | None:
+    """Return the passphrase that a variable holds, if one is named."""
+    if not name:
+        return None
+    phrase = environ.get(name)
+    if phrase is None:
+        notes.append(f"${name} is not set, which holds a passphrase")
+    return phrase
+
+
+def _drop_short(found: Credentials, host: Host) -> None:
+    """Leave out RSA keys below RequiredRSASize, as ssh does."""
+    for offer in list(found.offers):
+        pair = offer.pair
+        if pair is not None and strength.is_short(host, pair.key_public_data):
+            found.offers.remove(offer)
+            found.notes.append(
+                f"the RSA key {offer.label} was left out: ssh config asks for"
+                f" {host.required_rsa_size} bits (RequiredRSASize)"
+            )
+
+
+async def _fetch(
+    found: Credentials, reference: str, environ: Mapping[str, str], limits: Limits
+) -> Secret | None:
+    """Look a secret up by its name; one that is not there is only noted."""
     try:
-        async with asyncio.timeout(seconds):
-            keys = list(await agent.get_keys())
-    except (TimeoutError, OSError, ValueError) as error:
-        agent.close()
-        reason = "no answer" if isinstance(error, TimeoutError) else str(error)
-        found.notes.append(f"the agent {path} did not answer: {reason}")
-        return []
-    found.agent = agent
-    return keys
+        secret = await vault.fetch(reference, environ, limits.keyring_seconds)
+    except DaemonError as error:
+        found.notes.append(f"{error.message} ({error.hint})")
+        return None
+    found.secrets.append(secret)
+    return secret
 
 
-def _agent_trouble(path: str) -> str:
+async def _given(
+    found: Credentials,
+    host: Host,
+    phrase: str | None,
+    look_up: Callable[[], Awaitable[str | None]],
+) -> None:
+    """Offer the key whose text was given."""
+    assert host.private_key is not None  # noqa: S101 - the caller looked
+    text = (host.private_key.reveal().strip() + "\n").encode()
     try:
-        state = Path(path).stat()
-    except OSError as error:
-        return error.strerror or str(error)
-    if not stat.S_ISSOCK(state.st_mode):
-        return "it is no socket"
-    if state.st_uid != os.geteuid():
-        return "it belongs to another user"
-    return ""
+        pairs = await asyncio.to_thread(keyfile.import_key, host.name, text, phrase)
+    except NeedsError as error:
+        locked = error.reason is Reason.PASSPHRASE_NEEDED
+        named = await look_up() if locked else None
+        if named is None:
+            error.hint = "; ".join([error.hint, *found.notes])
+            raise
+        pairs = await asyncio.to_thread(keyfile.import_key, host.name, text, named)
+    found.offers = [Offer(pair, keyfile.KEY_CONTENT) for pair in pairs]
 
 
 def _only(
     found: Credentials,
-    files: Sequence[_File],
+    files: Sequence[KeyFile],
     keys: Sequence[SSHKeyPair],
-    certificates: Sequence[SSHCertificate],
-) -> None:
-    """Offer just the named files; the agent may hold what is encrypted on disk."""
+    *,
+    attended: bool,
+) -> list[SSHKeyPair]:
+    """Return the agent's keys for the named files: of what is encrypted on disk.
+
+    Raises:
+        NeedsError: A file is of no use, nor does the agent hold its key.
+    """
+    wanted: list[SSHKeyPair] = []
     for file in files:
-        if file.pairs:
-            found.offers += [Offer(pair, file.path) for pair in file.pairs]
+        if file.pair is not None:
             continue
         held = [key for key in keys if key.public_data == file.public]
-        if not held:
-            raise file.trouble or _unreadable(file.path, "there is no key in it")
-        found.offers += _with_certificates(held, file.path, certificates)
+        wanted += held
+        if held or (attended and file.locked):
+            continue
+        trouble = file.trouble or keyfile.unreadable(file.path, "there is no key in it")
+        if found.notes:
+            trouble.hint = "; ".join([trouble.hint, *found.notes])
+        raise trouble
+    return wanted
 
 
 def _all(
     found: Credentials,
-    files: Sequence[_File],
+    files: Sequence[KeyFile],
     keys: Sequence[SSHKeyPair],
     certificates: Sequence[SSHCertificate],
     *,
     only: bool,
 ) -> None:
-    named: list[SSHKeyPair] = []
-    offers: list[Offer] = []
+    """Put everything in order; `only`: what the agent holds besides stays there."""
+    named: dict[bytes, str] = {}
     for file in files:
-        held = [key for key in keys if key.public_data == file.public]
-        named += held
-        offers += _with_certificates(held, f"{file.path}, from the agent", certificates)
-    if not only:
-        rest = [key for key in keys if key not in named]
-        offers += _with_certificates(rest, "from the agent", certificates)
+        if file.public:
+            named.setdefault(file.public, file.path)
+        if file.beside:
+            named.setdefault(file.beside.public_data, file.path)
+    held = [
+        Offer(key, f"{named[key.public_data]}, from the agent")
+        for key in keys
+        if key.public_data in named
+    ]
+    rest = [Offer(k, "from the agent") for k in keys if k.public_data not in named]
+    own = {file.path: offer for file in files if (offer := _own(file)) is not None}
+    signers = [*held, *rest, *own.values()]
+    offers = [_certified(signers, certificate) for certificate in certificates]
+    offers += [*held, *([] if only else rest)]
     for file in files:
-        offers += [Offer(pair, file.path) for pair in file.pairs]
-        if file.trouble and not any(key.public_data == file.public for key in named):
-            found.notes.append(file.trouble.message)
+        offers.append(own.get(file.path))
+        if file.beside is not None:
+            offers.append(_certified(signers, file.beside))
     seen: set[bytes] = set()
-    for offer in sorted(offers, key=lambda item: not item.pair.has_cert):
-        if offer.pair.public_data not in seen:
-            seen.add(offer.pair.public_data)
+    for offer in offers:
+        if offer is None:
+            continue
+        shown = offer.pair.public_data if offer.pair else offer.label.encode()
+        if shown not in seen:
+            seen.add(shown)
             found.offers.append(offer)
 
 
-def _with_certificates(
-    keys: Sequence[SSHKeyPair], label: str, certificates: Sequence[SSHCertificate]
-) -> list[Offer]:
-    offers: list[Offer] = []
-    for key in keys:
-        for certificate in certificates:
-            if certificate.key.public_data == key.public_data:
-                pair = copy.copy(key)
-                pair.set_certificate(certificate)
-                offers.append(Offer(pair, f"{label}, certificate"))
-        offers.append(Offer(key, label))
-    return offers
+def _own(file: KeyFile) -> Offer | None:
+    """Offer a file's key, or its public half until it is unlocked."""
+    if file.pair is not None:
+        return Offer(file.pair, file.path)
+    return Offer(file.half, file.path, file.trouble) if file.locked else None
+
+
+def _certified(signers: Sequence[Offer], certificate: SSHCertificate) -> Offer | None:
+    """Offer a certificate with the first that can sign for it."""
+    for signer in signers:
+        pair = signer.pair
+        if pair is not None and pair.public_data == certificate.key.public_data:
+            pair = copy.copy(pair)
+            pair.set_certificate(certificate)
+            return Offer(pair, signer.label, signer.locked)
+    return None
 
 
 def describe(offer: Offer) -> str:
     """Return how an offered key is called in messages."""
-    return f"publickey {fingerprint(offer.pair.key_public_data)} ({offer.label})"
-
-
-def _read_certificates(host: Host, notes: list[str]) -> list[SSHCertificate]:
-    found: list[SSHCertificate] = []
-    for path in host.certificate_files:
-        try:
-            found.append(asyncssh.read_certificate(path))
-        except (OSError, asyncssh.KeyImportError) as error:
-            notes.append(f"the certificate {path} can't be read: {error}")
-    return found
-
-
-def _read_all(host: Host, phrase: str | None) -> list[_File]:
-    files: list[_File] = []
-    for path in host.identity_files:
-        there = Path(path).exists() or Path(f"{path}.pub").exists()
-        if host.explicit_identity or there:
-            file = _read(path, phrase, host.certificate_files)
-            files.append(file)
-    return files
-
-
-def _read(path: str, phrase: str | None, certificates: Sequence[str]) -> _File:
-    file = _File(path)
-    try:
-        state = Path(path).stat()
-        data = Path(path).read_bytes()
-    except OSError as error:
-        file.public = _public(Path(f"{path}.pub"))
-        file.trouble = _unreadable(path, error.strerror or str(error))
-        return file
-    if b"PRIVATE KEY" not in data:
-        # as with ssh, a public key may stand for one in the agent
-        file.public = _public(Path(path))
-        file.trouble = _unreadable(path, "it is no private key, and no agent holds it")
-        return file
-    if state.st_uid == os.geteuid() and state.st_mode & 0o077:
-        file.trouble = _unreadable(path, f"it is open to others; chmod 600 {path}")
-        return file
-    file.public = _embedded(data) or _public(Path(f"{path}.pub"))
-    try:
-        usable = [name for name in certificates if Path(name).exists()]
-        file.pairs = asyncssh.load_keypairs([path], phrase, usable)
-    except (asyncssh.KeyImportError, OSError, ValueError) as error:
-        file.trouble = _trouble(path, error, phrase)
-    else:
-        file.public = file.pairs[-1].key_public_data if file.pairs else file.public
-    return file
-
-
-def _import(data: bytes, phrase: str | None) -> Sequence[SSHKeyPair]:
-    try:
-        key = asyncssh.import_private_key(data, phrase)
-    except (asyncssh.KeyImportError, ValueError) as error:
-        # from None: the text itself may be quoted nowhere
-        raise _trouble(_KEY_CONTENT, error, phrase) from None
-    return asyncssh.load_keypairs(key)
-
-
-def _public(path: Path) -> bytes | None:
-    try:
-        return asyncssh.read_public_key(path).public_data
-    except (OSError, asyncssh.KeyImportError):
-        return None
-
-
-def _embedded(data: bytes) -> bytes | None:
-    """Return the public half that OpenSSH's format keeps in the clear."""
-    _, marker, rest = data.partition(_OPENSSH)
-    if not marker:
-        return None
-    try:
-        body = base64.b64decode(rest.partition(b"-----END")[0])
-    except (binascii.Error, ValueError):
-        return None
-    if not body.startswith(_MAGIC):
-        return None
-    fields: list[bytes] = []
-    at = len(_MAGIC)
-    for index in range(4):
-        if index == 3:  # noqa: PLR2004  cipher, KDF, its options, then a count of keys
-            at += 4
-        size = int.from_bytes(body[at : at + 4], "big")
-        fields.append(body[at + 4 : at + 4 + size])
-        at += 4 + size
-    return fields[3] or None
-
-
-def _trouble(path: str, error: Exception, phrase: str | None) -> NeedsError:
-    text = str(error).lower()
-    if "bcrypt" in text and phrase is not None:
-        return _unreadable(path, "the package bcrypt, which decrypts it, is missing")
-    encrypted = "passphrase" in text or "decrypt" in text
-    if isinstance(error, asyncssh.KeyEncryptionError) or encrypted:
-        return _locked(path, wrong=phrase is not None)
-    return _unreadable(path, "it is no private key, or a broken one")
-
-
-def _locked(path: str, *, wrong: bool) -> NeedsError:
-    what = (
-        "the passphrase at hand does not fit" if wrong else "no passphrase is at hand"
-    )
-    return NeedsError(
-        Reason.PASSPHRASE_NEEDED,
-        f"the private key {path} is encrypted and {what}",
-        hint="load it into ssh-agent (`ssh-add`), or name a variable that holds the"
-        " passphrase by ssh_key_passphrase_env",
-        metadata={"path": path},
-    )
-
-
-def _unreadable(path: str, why: str) -> NeedsError:
-    return NeedsError(
-        Reason.KEY_UNREADABLE,
-        f"the private key {path} can't be used: {why}",
-        hint="check the path and its mode, or name another key",
-        metadata={"path": path},
-    )
+    if offer.pair is None:
+        return f"publickey ({offer.label})"
+    kind = ", certificate" if offer.pair.has_cert else ""
+    return f"publickey {fingerprint(offer.pair.key_public_data)} ({offer.label}{kind})"

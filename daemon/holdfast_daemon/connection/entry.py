@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterable, Iterator
 
     from holdfast_daemon.connection.link import Link
+    from holdfast_daemon.connection.question import Asker
     from holdfast_daemon.hosts.host import Host
     from holdfast_daemon.limits import Limits
     from holdfast_daemon.secrets import Secret
@@ -31,6 +32,7 @@ class Row:
     age: float
     idle: float
     via: str
+    passengers: int
     server_version: str
     auth_method: str
 
@@ -43,17 +45,28 @@ class Wish:
         host: Where to.
         urgent: It is to end something, and goes before the others.
         tunnel: As the way to another host, which takes none of MaxSessions.
+        asker: Asks a person what the login asks; None: nobody is there.
         wasted: How many connections in a row were gone before they were of use.
     """
 
     host: Host
     urgent: bool = False
     tunnel: bool = False
+    asker: Asker | None = None
     wasted: int = 0
 
 
 class Entry:
-    """One connection, or the login that will make it, and who uses it."""
+    """One connection, or the login that will make it, and who uses it.
+
+    Attributes:
+        asker: Asks the person who is logging in.
+        waited: How many waited for that person's login.
+        retired: Nobody is put on it any more; it closes once nobody uses it.
+        attended: A person helped to make it, and would have to again.
+        guests: Identities that may share it though they named other credentials: their
+            own login needs a person.
+    """
 
     def __init__(self, host: Host, limits: Limits, now: float) -> None:
         self.host = host
@@ -66,6 +79,11 @@ class Entry:
         self.seats = 0
         self.passengers = 0
         self.closing = False
+        self.retired = False
+        self.asker: Asker | None = None
+        self.waited = 0
+        self.attended = False
+        self.guests: set[Hashable] = set()
         self.idle: asyncio.TimerHandle | None = None
 
     @property
@@ -89,7 +107,9 @@ class Entry:
     @property
     def ready(self) -> bool:
         """It can carry something."""
-        return self.link is not None and not self.link.closed and not self.closing
+        if self.closing or self.retired:
+            return False
+        return self.link is not None and not self.link.closed
 
     @property
     def load(self) -> int:
@@ -106,6 +126,17 @@ class Entry:
         """Somebody needs it."""
         return bool(self.seats or self.passengers or (self.link and self.link.channels))
 
+    def joinable(self, wish: Wish, *, alone: bool) -> bool:
+        """Whether `wish` may wait for the login under way.
+
+        One that is to be `alone` is waited for by all. A person's is the only one there
+        will be, so is that; and one without a person is of no use to a person.
+        """
+        if self.login is None or self.asker is not None:
+            return self.login is not None
+        room = alone or wish.tunnel or self.passengers < self.capacity
+        return room and wish.asker is None
+
     def row(self, now: float) -> Row:
         """Describe it as it stands."""
         link, host = self.link, self.host
@@ -113,13 +144,34 @@ class Entry:
         return Row(
             name=host.name,
             account=host.account,
-            target=host.display,
+            target=host.shown,
             state=state,
             channels=link.channels if link else 0,
             leases=self.seats,
             age=now - (link.opened_at if link else self.begun),
             idle=0.0 if self.used or link is None else now - link.used_at,
-            via=host.proxy_jump.display if host.proxy_jump else "",
+            via=host.proxy_jump.shown if host.proxy_jump else "",
+            passengers=self.passengers if link else 0,
             server_version=link.server_version if link else "",
             auth_method=link.auth_method if link else "",
         )
+
+
+def usable(entries: Iterable[Entry], host: Host) -> Iterator[Entry]:
+    """Yield what `host` may be put on, the same credentials first.
+
+    Who names no credential may use any connection to the same account, whoever logged
+    in: that is what logging in once means. Who names one gets only connections made by
+    it, unless it turned out that a person is needed too.
+    """
+    identity, endpoint = host.identity, host.endpoint
+    others: list[Entry] = []
+    for entry in entries:
+        if entry.closing or entry.retired:
+            continue
+        if entry.host.identity == identity or identity in entry.guests:
+            yield entry
+        elif not host.own_credentials and entry.host.endpoint == endpoint:
+            others.append(entry)
+    # not a login of other credentials under way: it may fail where ours would not
+    yield from (entry for entry in others if entry.ready)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import asyncssh
 
+from holdfast_daemon.connection import diagnosis
+from holdfast_daemon.connection.diagnosis import Step
 from holdfast_daemon.errors import (
     DaemonError,
-    DeniedError,
     LimitError,
     LinkError,
     NeedsError,
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 _TOO_MANY = "too many authentication failures"
 _SHOWN = 300
+# What it mostly is when a step is never answered.
+_SILENT: dict[Step | None, str] = {
+    Step.TCP: "check name, network, VPN and firewall",
+    Step.BANNER: "is there an SSH server at this port?",
+}
 # How the system tells what the library otherwise calls a lost connection.
 _CUTS = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 
@@ -95,10 +101,14 @@ def unreachable(
     if isinstance(error, socket.gaierror):
         return NotFoundError(
             Reason.HOST_NOT_FOUND,
-            f"the name {_name(host)} does not resolve: {error.strerror or error}",
-            hint="Check the name: ssh_hosts lists the known ones. A new one goes into"
-            " ~/.ssh/config.",
-            metadata=metadata,
+            f"the name {_name(host)} does not resolve: {error.strerror or error}"
+            + diagnosis.where(host, Step.NAME),
+            hint=diagnosis.advice(
+                host,
+                "check the name: ssh_hosts lists the known ones, a new one goes into"
+                " ~/.ssh/config",
+            ),
+            metadata=metadata | diagnosis.facts(Step.NAME),
         )
     if is_early_close(error, spoke=spoke):
         return _hung_up(host, metadata)
@@ -106,9 +116,12 @@ def unreachable(
         via = hop.shown if hop else "the jump host"
         return LinkError(
             Reason.HOST_UNREACHABLE,
-            f"{via} could not open a connection to {_spot(host)}: {error.reason}",
-            hint=f"check that {via} reaches it and allows TCP forwarding",
-            metadata=metadata,
+            f"{via} could not open a connection to {_spot(host)}: {error.reason}"
+            + diagnosis.where(host, Step.TCP),
+            hint=diagnosis.advice(
+                host, f"check that {via} reaches it and allows TCP forwarding"
+            ),
+            metadata=metadata | diagnosis.facts(Step.TCP) | {"via": via},
         )
     if isinstance(error, OSError) and not isinstance(error, _CUTS):
         return _network(host, error, metadata)
@@ -117,14 +130,19 @@ def unreachable(
 
 def too_slow(host: Host, seconds: float, doing: str) -> DaemonError:
     """Return the error for a connection that was not ready in time."""
+    step = diagnosis.step_of(doing)
+    tried = diagnosis.addresses(host)
+    slow = "raise connect_timeout_seconds if the host is only slow"
     return LinkError(
         Reason.CONNECT_TIMEOUT,
-        f"{host.shown} was not ready within {seconds:g} s: {doing}",
-        hint="nothing ran; raise connect_timeout_seconds if the host is only slow",
+        f"{host.shown} was not ready within {seconds:g} s: {doing}"
+        + diagnosis.where(host, step, tried),
+        hint=diagnosis.advice(host, "nothing ran", _SILENT.get(step, ""), slow),
         metadata={
             "host": host.shown,
             "seconds": f"{seconds:g}",
             "waiting_for": doing,
+            **diagnosis.facts(step, tried),
         },
     )
 
@@ -139,23 +157,23 @@ def auth_refused(
 ) -> DaemonError:
     """Return the error for refused credentials: what is allowed, what was tried."""
     offered = ", ".join(methods) or "nothing holdfast can use"
-    attempts = "; ".join(tried) or "nothing, for want of a credential"
-    hint = "; ".join(notes)
+    attempts = diagnosis.bounded(tried) or "nothing, for want of a credential"
+    hint = diagnosis.bounded(notes)
     if _TOO_MANY in why.lower():
-        hint = "; ".join(
-            [*notes, "the server counts every key: set IdentitiesOnly and IdentityFile"]
-        )
+        counts = "the server counts every key: set IdentitiesOnly and IdentityFile"
+        hint = "; ".join(filter(None, [hint, counts]))
     if not hint:
         hint = "check user, key and agent; try the same with `ssh` in a terminal"
     return NeedsError(
         Reason.AUTH_FAILED,
         f"{host.shown} refused the login: it allows {offered}; tried {attempts}"
         + (f" ({why})" if why else ""),
-        hint=hint,
+        hint=diagnosis.advice(host, hint),
         metadata={
             "host": host.shown,
             "methods": ", ".join(methods),
-            "tried": "; ".join(tried),
+            "tried": diagnosis.bounded(tried),
+            **diagnosis.facts(Step.LOGIN),
         },
     )
 
@@ -215,28 +233,35 @@ def _network(host: Host, error: OSError, metadata: dict[str, str]) -> DaemonErro
         errno.ENETUNREACH: ("the network is unreachable", "check network and VPN"),
         errno.ETIMEDOUT: ("it does not answer", "check network, VPN and firewall"),
     }
-    what, hint = reasons.get(error.errno or 0, ("", ""))
+    what, hint = reasons.get(diagnosis.number(error), ("", ""))
     if not what:
         text = str(error).lower()
         if "refused" in text or isinstance(error, ConnectionRefusedError):
             what, hint = reasons[errno.ECONNREFUSED]
         else:
-            what = _short(error)
+            # The system's words name addresses.
+            what = _short(error) if host.show == "all" else "the connection failed"
+    tried = diagnosis.addresses(host, error)
     return LinkError(
         Reason.HOST_UNREACHABLE,
-        f"{_spot(host)} can't be reached: {what}",
-        hint=hint,
-        metadata=metadata,
+        f"{_spot(host)} can't be reached: {what}"
+        + diagnosis.where(host, Step.TCP, tried),
+        hint=diagnosis.advice(host, hint),
+        metadata=metadata | diagnosis.facts(Step.TCP, tried),
     )
 
 
 def _hung_up(host: Host, metadata: dict[str, str]) -> DaemonError:
     return LinkError(
         Reason.HOST_UNREACHABLE,
-        f"{_spot(host)} took the connection, then hung up",
-        hint="sshd does so when it is busy (MaxStartups), after too many failed"
-        " logins, or when it blocks this address; wait a moment",
-        metadata=metadata,
+        f"{_spot(host)} took the connection, then hung up"
+        + diagnosis.where(host, Step.BANNER),
+        hint=diagnosis.advice(
+            host,
+            "sshd does so when it is busy (MaxStartups), after too many failed"
+            " logins, or when it blocks this address; wait a moment",
+        ),
+        metadata=metadata | diagnosis.facts(Step.BANNER, diagnosis.addresses(host)),
         retry_after=5.0,
     )
 
@@ -252,35 +277,26 @@ def _protocol(
         return LinkError(
             Reason.PROTOCOL_ERROR,
             f"{host.shown} hung up before the login was done",
-            hint="its log says why (`journalctl -u ssh`)",
+            hint=diagnosis.advice(host, "its log says why (`journalctl -u ssh`)"),
             metadata=metadata,
         )
     if isinstance(error, asyncssh.KeyExchangeFailed):
         hint = "the host is very old or very strict; see Ciphers and KexAlgorithms"
     else:
         hint = "is there an SSH server at this port?" if not spoke else ""
+    step = Step.KEY_EXCHANGE if spoke else Step.BANNER
     return LinkError(
         Reason.PROTOCOL_ERROR,
-        f"{host.shown} does not speak SSH as expected: {_short(error)}",
-        hint=hint,
-        metadata=metadata,
+        f"{host.shown} does not speak SSH as expected: {_short(error)}"
+        + diagnosis.where(host, step),
+        hint=diagnosis.advice(host, hint),
+        metadata=metadata | diagnosis.facts(step),
     )
 
 
 def _short(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
-
-
-def bad_certificate(host: Host, why: str, authority: str) -> DaemonError:
-    """Return the error for a certificate of the right authority that is no good."""
-    return DeniedError(
-        Reason.HOST_KEY_UNKNOWN,
-        f"the certificate {host.shown} shows is signed by the known authority"
-        f" {authority} but is not valid: {why}; no credential was sent",
-        hint="a person renews the host's certificate, or checks the name it is for",
-        metadata={"host": host.shown, "fingerprint": authority},
-    )
 
 
 def not_started(host: Host, why: str) -> DaemonError:
@@ -309,7 +325,8 @@ def proxy_ended(host: Host, said: str) -> DaemonError:
     return LinkError(
         Reason.HOST_UNREACHABLE,
         f"the ProxyCommand for {host.shown} ended without a connection"
-        + (f": {said[:_SHOWN]}" if said else ""),
-        hint="run it in a terminal; it is in ssh config",
-        metadata={"host": host.shown},
+        + (f": {said[:_SHOWN]}" if said else "")
+        + diagnosis.where(host, Step.TCP),
+        hint=diagnosis.advice(host, "run it in a terminal; it is in ssh config"),
+        metadata={"host": host.shown, **diagnosis.facts(Step.TCP)},
     )

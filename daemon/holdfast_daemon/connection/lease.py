@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self
+import asyncio
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from holdfast_daemon.connection.failure import ChannelRefused, LinkGone
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from holdfast_daemon.connection.channel import Channel, Sink, Terminal
     from holdfast_daemon.connection.entry import Entry, Wish
     from holdfast_daemon.connection.link import Link
     from holdfast_daemon.connection.shell import ShellFacts
+    from holdfast_daemon.connection.standby import Script
     from holdfast_daemon.errors import DaemonError
     from holdfast_daemon.hosts.host import Host
 
+T = TypeVar("T")
+
 # Every refusal lowers what a connection is known to carry, so this ends soon.
 _MOVES = 12
+# sshd clears a channel away some time after it has said that it closed it.
+_PAUSES = (0.01, 0.03, 0.1, 0.3)
 
 
 class Seats(Protocol):
@@ -74,33 +81,50 @@ class Lease:
 
     async def open(
         self,
-        command: str | bytes | None,
+        command: str | bytes | Script | None,
         sink: Sink,
         *,
         terminal: Terminal | None = None,
+        stdin: bytes = b"",
+        eof: bool = False,
+        fresh: bool = False,
     ) -> Channel:
         """Run `command` as `Link.open` does, elsewhere where this connection is full.
 
         Nothing that was sent is sent again: only channels the server did not open are
         asked for elsewhere.
         """
-        for _ in range(_MOVES):
-            link = self.link
-            try:
-                return await link.open(command, sink, terminal=terminal)
-            except (ChannelRefused, LinkGone) as error:
-                await self._move(link, error)
-        return await self.link.open(command, sink, terminal=terminal)
+        return await self._somewhere(
+            lambda link: link.open(
+                command, sink, terminal=terminal, stdin=stdin, eof=eof, fresh=fresh
+            )
+        )
 
     async def facts(self) -> ShellFacts:
         """Find out about the login shell, for this connection and those that follow."""
+        return await self._somewhere(lambda link: link.facts())
+
+    async def _somewhere(self, ask: Callable[[Link], Awaitable[T]]) -> T:
+        """Ask this connection, or another one where this one is full or gone."""
         for _ in range(_MOVES):
             link = self.link
             try:
-                return await link.facts()
+                return await self._patiently(ask, link)
             except (ChannelRefused, LinkGone) as error:
                 await self._move(link, error)
-        return await self.link.facts()
+        return await ask(self.link)
+
+    async def _patiently(self, ask: Callable[[Link], Awaitable[T]], link: Link) -> T:
+        """Ask again where a refusal can only mean a channel not yet cleared away."""
+        for pause in _PAUSES:
+            try:
+                return await ask(link)
+            except ChannelRefused:
+                # one that waits is taken at the next try, if it suits
+                if not link.waiting and link.channels >= link.peak:
+                    raise
+                await asyncio.sleep(pause)
+        return await ask(link)
 
     async def _move(self, link: Link, error: DaemonError) -> None:
         """Change to another connection, where that can help."""

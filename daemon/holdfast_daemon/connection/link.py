@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import asyncssh
 from asyncssh.constants import (
@@ -16,9 +17,12 @@ from asyncssh.constants import (
 
 from holdfast_daemon.connection import failure
 from holdfast_daemon.connection.session import Session
-from holdfast_daemon.connection.shell import Probe, ShellFacts
+from holdfast_daemon.connection.shell import Probe, ShellFacts, by_version
+from holdfast_daemon.connection.standby import Script
+from holdfast_daemon.connection.waiting import Carried, Start, Waiting
+from holdfast_daemon.connection.warm import Warm
 from holdfast_daemon.errors import DaemonError, InputError
-from holdfast_daemon.hosts.trust import fingerprint
+from holdfast_daemon.hosts.public_key import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,11 +53,18 @@ _REFUSALS = frozenset(
 )
 
 
+# When another channel is to wait in place of the one just taken. Not at once: on a near
+# host the shell that is to wait would slow down the command, or the next one.
+_WHILE_IT_RUNS = 0.05
+_PAUSE = 0.001
+
+
 class Link:
     """A connection that is logged in.
 
     Attributes:
-        peak: The most channels it ever carried at once.
+        room: How many more channels it may carry, as its pool counts.
+        lends_agent: Commands on it may use an agent of this machine.
         proven: It was of use: a channel on it, or a tunnel through it, did its work.
     """
 
@@ -64,7 +75,7 @@ class Link:
         self._visitor = login.visitor
         self._limits = limits
         self._clock = clock
-        self._opening: dict[asyncio.Task[Session], Session] = {}
+        self._opening: dict[asyncio.Task[None], Session] = {}
         self._sessions: set[Session] = set()
         self._facts: ShellFacts | None = None
         self._probe: asyncio.Task[ShellFacts] | None = None
@@ -75,8 +86,15 @@ class Link:
         self.on_channel_ended: Callable[[Link], None] | None = None
         self.opened_at = clock.monotonic()
         self.used_at = self.opened_at
-        self.peak = 0
+        self._carried = Carried()
+        self.room: Callable[[], int] = self._room
         self.proven = False
+        self.lends_agent = bool(login.lent_agent)
+        self._pause: asyncio.TimerHandle | None = None
+        self._manner = Start(None, environment=host.environment, agent=self.lends_agent)
+        # not the method itself: a pool sets another one later
+        room = lambda: self.room()  # noqa: E731, PLW0108
+        self._warm = Warm(self.connection, limits, room, self._manner, self._carried)
         self.server_version = _text(
             login.connection.get_extra_info("server_version", "")
         )
@@ -103,40 +121,64 @@ class Link:
         return self._asking + len(self._sessions)
 
     @property
+    def peak(self) -> int:
+        """The most channels it ever carried at once."""
+        return self._carried.peak
+
+    @property
+    def _unanswered(self) -> bool:
+        """A keepalive is out: whether anybody is there still will be known first."""
+        # the library has no public name for it
+        return bool(getattr(self.connection, "_keepalive_count", 0))
+
+    @property
     def _asking(self) -> int:
         """Channels asked for that the server has not opened yet."""
         return sum(not session.sent for session in self._opening.values())
 
+    @property
+    def waiting(self) -> int:
+        """Channels opened ahead, beside those of `channels`."""
+        return self._warm.count
+
     async def open(
         self,
-        command: str | bytes | None,
+        command: str | bytes | Script | None,
         sink: Sink,
         *,
         terminal: Terminal | None = None,
+        stdin: bytes = b"",
+        eof: bool = False,
+        fresh: bool = False,
         limits: Limits | None = None,
     ) -> Channel:
         """Run `command`, or the login shell for None, on a channel of its own.
+
+        `stdin` and its end, with `eof`, follow the command at once. A `fresh` channel
+        costs a round trip more, and a dead connection is known before anything is sent.
 
         Raises:
             ChannelRefused: The server opens no more of them here; nothing ran.
             LinkGone: The connection ended before the command was sent; nothing ran.
             DaemonError: It did not answer in time; `ran` says what is known.
         """
-        if command is not None and not command:
-            raise InputError("command", "the command is empty")
+        start = self._start_of(command)
+        start = replace(start, terminal=terminal, stdin=stdin, eof=eof)
         if self.closed:
             raise failure.LinkGone(self.host, self.reason)
         seconds = (limits or self._limits).channel_open_seconds
         session = Session(
             self._describe_loss, sink, self._session_begun, self._session_ended
         )
-        task = asyncio.create_task(self._open(session, command, terminal))
-        self._opening[task] = session
-        task.add_done_callback(self._opened)
         clock = asyncio.timeout(seconds)
         try:
             async with clock:
-                return await asyncio.shield(task)
+                sure = not fresh and not self._unanswered
+                channel = await self._warm.take(start) if sure else None
+                if channel is not None:
+                    await self._start(channel, session, start)
+                else:
+                    await self._open(session, start)
         except BaseException as error:
             session.abandon()
             if isinstance(error, TimeoutError) and clock.expired():
@@ -145,9 +187,12 @@ class Link:
                     self.host, seconds, sent=sent
                 ) from None
             raise
+        return session
 
     async def facts(self) -> ShellFacts:
         """Find out once what the login shell is; later callers get the same answer."""
+        if self._facts is None:
+            self._facts = by_version(self.server_version)
         if self._facts is not None:
             return self._facts
         if self._probe is None or self._probe.done():
@@ -206,20 +251,26 @@ class Link:
         """Wait until it is gone."""
         await self._ended.wait()
 
-    async def _open(
-        self, session: Session, command: str | bytes | None, terminal: Terminal | None
-    ) -> Session:
-        size = (terminal.cols, terminal.rows) if terminal else None
-        try:
-            await self.connection.create_session(
-                lambda: session,
-                # bytes go out as they are: the library encodes only text
-                command=cast("str | None", command),
-                encoding=None,
-                request_pty=terminal is not None,
-                term_type=terminal.term if terminal else None,
-                term_size=size,
+    def _start_of(self, command: str | bytes | Script | None) -> Start:
+        if command is not None and not command:
+            raise InputError("command", "the command is empty")
+        if isinstance(command, Script):
+            return replace(
+                self._manner, command=command.line.encode(), waiting=command.waiting
             )
+        line = command.encode() if isinstance(command, str) else command
+        return replace(self._manner, command=line)
+
+    async def _open(self, session: Session, start: Start) -> None:
+        """Open a channel and start there; who gives up leaves the rest to its task."""
+        task = asyncio.create_task(self._open_and_start(session, start))
+        self._opening[task] = session
+        task.add_done_callback(self._opened)
+        await asyncio.shield(task)
+
+    async def _open_and_start(self, session: Session, start: Start) -> None:
+        try:
+            channel = await Waiting.open(self.connection, self._carried)
         except asyncssh.ChannelOpenError as error:
             if self.closed or self.connection.is_closed():
                 raise self._gone(session) from None
@@ -228,7 +279,17 @@ class Link:
             raise failure.not_started(self.host, str(error.reason)) from None
         except (asyncssh.Error, OSError) as error:
             raise self._gone(session, error) from None
-        return session
+        await self._start(channel, session, start)
+
+    async def _start(self, channel: Waiting, session: Session, start: Start) -> None:
+        try:
+            await channel.start(session, start)
+        except asyncssh.ChannelOpenError as error:
+            if self.closed or self.connection.is_closed():
+                raise self._gone(session) from None
+            raise failure.not_started(self.host, str(error.reason)) from None
+        except (asyncssh.Error, OSError) as error:
+            raise self._gone(session, error) from None
 
     def _gone(self, session: Session, error: Exception | None = None) -> DaemonError:
         why = self._why or failure.lost_reason(error)
@@ -236,7 +297,7 @@ class Link:
             return failure.lost_in_start(self.host, why)
         return failure.LinkGone(self.host, why)
 
-    def _opened(self, task: asyncio.Task[Session]) -> None:
+    def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.pop(task, None)
         _retrieve(task)
         if self.on_channel_ended is not None and not self._sessions:
@@ -244,15 +305,30 @@ class Link:
 
     def _session_begun(self, session: Session) -> None:
         self._sessions.add(session)
-        self.peak = max(self.peak, len(self._sessions))
         self.used_at = self._clock.monotonic()
+        if self._pause is not None:
+            self._pause.cancel()
+        self._keep_warm(_WHILE_IT_RUNS)
 
     def _session_ended(self, session: Session) -> None:
         self._sessions.discard(session)
         self.proven = self.proven or session.answered
         self.used_at = self._clock.monotonic()
+        loop = asyncio.get_running_loop()
+        self._pause = loop.call_later(_PAUSE, self._keep_warm, 0.0)
         if self.on_channel_ended is not None:
             self.on_channel_ended(self)
+
+    def _keep_warm(self, seconds: float) -> None:
+        """Have channels wait where commands run as the login shell's, and only there.
+
+        A device may take each channel for a login, or end with its first command.
+        """
+        if self._facts is not None and self._facts.family == "posix":
+            self._warm.fill_within(seconds)
+
+    def _room(self) -> int:
+        return self._limits.channels_per_connection - self.channels
 
     def _describe_loss(self, error: Exception | None) -> str | None:
         """Return why the connection is gone, or None while it is not."""
@@ -267,6 +343,7 @@ class Link:
             return
         self._why = self._why or failure.lost_reason(error)
         self._ended.set()
+        self._warm.close()
         _log.info("connection to %s ended: %s", self.host.display, self._why)
         if self.on_closed is not None:
             self.on_closed(self)
@@ -277,8 +354,7 @@ class Link:
         channel: Channel | None = None
         try:
             async with asyncio.timeout(self._limits.probe_seconds):
-                channel = await self.open(probe.command, probe)
-                channel.eof()
+                channel = await self.open(probe.command, probe, eof=True)
                 end = await channel.ended()
         except TimeoutError:
             _log.info("%s did not answer the shell probe", self.host.display)
@@ -294,13 +370,15 @@ class Link:
             if channel is not None:
                 channel.close()
         # Some devices end the connection with its first command: that is an answer.
-        if self.closed and (end is None or end.lost is not None) and not probe.posix:
+        facts = probe.facts(self.server_version)
+        silent = end is None or end.lost is not None
+        if self.closed and silent and not facts.lasting:
             raise failure.LinkGone(self.host, self.reason)
-        self._facts = ShellFacts("posix" if probe.posix else "other")
-        # A no may be a bad day, or a start-up file that is mended tomorrow.
-        if probe.posix and self.on_facts is not None:
-            self.on_facts(self._facts)
-        return self._facts
+        self._facts = facts
+        # Others may be a bad day, or a start-up file that is mended tomorrow.
+        if facts.lasting and self.on_facts is not None:
+            self.on_facts(facts)
+        return facts
 
 
 def _retrieve(task: asyncio.Task[object]) -> None:

@@ -8,41 +8,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from random import random
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
-from holdfast_daemon.connection import failure
-from holdfast_daemon.connection.entry import Entry, Row, Wish
+from holdfast_daemon.connection import failure, need, people
+from holdfast_daemon.connection.entry import Entry, Row, Wish, usable
+from holdfast_daemon.connection.history import Kind
+from holdfast_daemon.connection.idle import Idle
 from holdfast_daemon.connection.lease import Lease
-from holdfast_daemon.connection.link import Link
-from holdfast_daemon.connection.login import log_in
-from holdfast_daemon.connection.state import Backoff, Brakes
-from holdfast_daemon.connection.turns import Turns
-from holdfast_daemon.errors import (
-    DaemonError,
-    LimitError,
-    LinkError,
-    Reason,
-    StateError,
-)
+from holdfast_daemon.connection.maker import Maker, NotYet
+from holdfast_daemon.connection.people import Freed, People
+from holdfast_daemon.connection.retire import WHY as RETIRED
+from holdfast_daemon.connection.retire import Retired, outdated
+from holdfast_daemon.connection.room import make_room
+from holdfast_daemon.connection.standing import Chronicle, Standing
+from holdfast_daemon.connection.tasks import Tasks
+from holdfast_daemon.errors import DaemonError, Reason, StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from holdfast_daemon.clock import Clock
+    from holdfast_daemon.connection.link import Link
+    from holdfast_daemon.connection.question import Asker
     from holdfast_daemon.connection.shell import ShellFacts
     from holdfast_daemon.hosts.host import Host
+    from holdfast_daemon.hosts.pending import Pending
     from holdfast_daemon.limits import Limits
     from holdfast_daemon.secrets import Redactor
 
 _log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-_LONGEST_PAUSE = 5.0
-# Whether an idle connection is due is asked this often, for the limit may change.
-_LOOK_SECONDS = 30.0
 # Accounts whose login shell is remembered.
 _ACCOUNTS = 1000
 
@@ -55,10 +51,20 @@ class Pool:
         self._clock = clock
         self._redactor = redactor
         self._entries: list[Entry] = []
-        self._turns = Turns(limits)
-        self._brakes = Brakes(_LONGEST_PAUSE, random)
         self._facts: dict[Hashable, ShellFacts] = {}
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._chronicle = Chronicle(limits, clock)
+        self._tasks = Tasks()
+        self._idle = Idle(limits, self._close_one)
+        self._people = People(limits, clock, redactor)
+        self._freed = Freed(limits)
+        self._maker = Maker(
+            limits,
+            clock,
+            self._people,
+            self._tasks,
+            board=self._board_carrier,
+            step_off=self._touch,
+        )
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -86,6 +92,50 @@ class Pool:
         self._touch(entry)
         return Lease(self, wish, entry, reused=reused)
 
+    async def login(
+        self, host: Host, asker: Asker, *, again: bool = False
+    ) -> tuple[Lease, int]:
+        """Log in with a person's help; return a lease, and how many others waited.
+
+        With `again` also where a connection is open already.
+
+        Raises:
+            DaemonError: It failed, the person gave up, or another one is at it.
+        """
+        entries = list(self._usable(host))
+        ready = next((entry for entry in entries if entry.ready), None)
+        if any(entry.asker is not None for entry in entries):
+            raise people.busy(host)
+        wish = Wish(host, asker=asker)
+        entry, waited = ready, 0
+        if entry is None or again:
+            self._people.forget(host)
+            entry = self._start(wish)
+            await self._wait_for_login(wish, [entry])
+            waited = entry.waited
+            if not entry.ready:
+                raise failure.LinkGone(host, entry.link.reason if entry.link else "")
+        entry.seats += 1
+        self._touch(entry)
+        return Lease(self, wish, entry, reused=entry is ready), waited
+
+    @property
+    def pending(self) -> Pending:
+        """The keys that were refused, and that a person may yet trust."""
+        return self._people.pending
+
+    def retire(self, host: Host, fingerprint: str) -> Retired:
+        """Put nobody on connections to the server of `host` made with another key.
+
+        Those that nobody uses are closed, the others once what runs on them has ended.
+        """
+        old = list(outdated(self._entries, host, fingerprint))
+        for entry in old:
+            entry.retired = True
+            self._touch(entry)
+        ending = sum(not entry.closing for entry in old)
+        return Retired(len(old) - ending, ending)
+
     def find(self, host: Host) -> Link | None:
         """Return an open connection that `host` may use, if there is one."""
         for entry in self._usable(host):
@@ -102,6 +152,10 @@ class Pool:
     def list(self) -> Sequence[Row]:
         """Return the connections, oldest first."""
         return tuple(entry.row(self._clock.monotonic()) for entry in self._entries)
+
+    def standings(self, accounts: Iterable[Hashable]) -> Sequence[Standing]:
+        """Return how each `Host.account` stands, and what became of it lately."""
+        return self._chronicle.standings(accounts, self.list(), self._maker.left)
 
     async def disconnect(self, host: Host, *, force: bool = False) -> bool:
         """Close the connections to `host.account`; False when there are none.
@@ -125,6 +179,18 @@ class Pool:
         await self._close_all(entries, "it was disconnected on request")
         return bool(entries)
 
+    async def wake(self, missed: float) -> None:
+        """Ask every host whether it is still there, after `missed` seconds unattended.
+
+        Those that do not answer soon are let go of at once: what waits for them ends
+        now, and the next command logs in anew.
+        """
+        self._maker.forgive()
+        entries = [entry for entry in self._entries if entry.ready]
+        for account in {entry.host.account for entry in entries}:
+            self._chronicle.note(account, Kind.WOKE, f"after {missed:.0f} s")
+        await asyncio.gather(*(self._probe(entry, missed) for entry in entries))
+
     async def close(self) -> None:
         """Close everything within the limit, politely at first."""
         self._closed = True
@@ -135,9 +201,7 @@ class Pool:
             for entry in self._entries:
                 if entry.link is not None:
                     entry.link.abort("holdfast stops")
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
 
     # what leases use
 
@@ -147,7 +211,8 @@ class Pool:
         if isinstance(error, failure.ChannelRefused) and entry.link is not None:
             # The most it ever carried is what it can carry: a refusal alone may only
             # mean that the server has not yet cleared away a channel that ended.
-            entry.learnt = max(1, min(entry.capacity, entry.link.peak))
+            carried = max(entry.link.peak, entry.link.channels + entry.link.waiting)
+            entry.learnt = max(1, min(entry.capacity, carried))
             _log.info(
                 "%s opens %d channels per connection",
                 entry.host.display,
@@ -178,8 +243,22 @@ class Pool:
             for entry in entries:
                 if entry.free or (wish.tunnel and entry.ready):
                     return entry, reused
+            if wish.asker is None and any(e.attended and e.ready for e in entries):
+                # One more would need a person again.
+                await self._freed.wait(wish.host)
+                continue
             reused = False
-            self._weigh(wish, await self._wait_for_login(wish, entries))
+            try:
+                entry = await self._wait_for_login(wish, entries)
+            except DaemonError as error:
+                if not people.admit(wish, error, self._entries):
+                    raise
+            else:
+                self._weigh(wish, entry)
+
+    async def _board_carrier(self, wish: Wish) -> Entry:
+        """Find the connection that is the way to another host."""
+        return (await self._board(wish))[0]
 
     def _weigh(self, wish: Wish, entry: Entry) -> None:
         """Count a connection that was gone at once; give up after too many in a row."""
@@ -193,14 +272,19 @@ class Pool:
             raise failure.closed_after_login(entry.host, wish.wasted, why)
 
     async def _wait_for_login(self, wish: Wish, entries: Iterable[Entry]) -> Entry:
-        """Join a login under way that will have room, or start one."""
-        for entry in entries:
-            room = wish.tunnel or entry.passengers < entry.capacity
-            if entry.login is not None and room:
+        """Join a login under way that will have room, or start one.
+
+        Until one has succeeded it is the only one: a credential that is refused is
+        refused once, however many wait.
+        """
+        held = list(entries)
+        alone = not any(entry.ready for entry in self._usable(wish.host))
+        for entry in held:
+            if entry.joinable(wish, alone=alone):
                 break
         else:
             entry = self._start(wish)
-        login = entry.login
+        login, asker = entry.login, entry.asker
         if login is None:
             return entry
         entry.passengers += 1
@@ -213,93 +297,46 @@ class Pool:
             return entry
         if login.cancelled():
             raise failure.LinkGone(entry.host, "it was disconnected on request")
-        login.result()
+        try:
+            login.result()
+        except DaemonError as error:
+            if asker is None or asker is wish.asker:
+                raise
+            raise need.failed_for_others(entry.host, error) from None
         return entry
 
     def _start(self, wish: Wish) -> Entry:
         host = wish.host
-        place = host.place
-        same = sum(entry.host.place == place for entry in self._entries)
-        # One above the limit for what ends commands: a full host must stay stoppable.
-        most = self._limits.connections_per_host + (1 if wish.urgent else 0)
-        if same >= most:
-            raise LimitError(
-                Reason.LIMIT_REACHED,
-                f"{same} connections to {host.hostname} are in use: that is the limit",
-                hint="wait until commands on it have ended, or raise"
-                " limits.connections_per_host",
-                metadata={"limit": "connections_per_host", "value": str(most)},
-            )
+        room = make_room(self._entries, host, self._limits, urgent=wish.urgent)
+        for idle in room:
+            self._close_one(idle, "it made room for another one")
         entry = Entry(host, self._limits, self._clock.monotonic())
+        entry.asker = wish.asker
         learnt = [e.learnt for e in self._usable(host) if e.learnt is not None]
         entry.learnt = min(learnt, default=None)
         for secret in entry.secrets:
             self._redactor.add(secret)
         self._entries.append(entry)
-        entry.login = self._task(self._log_in(entry, urgent=wish.urgent))
+        entry.login = self._tasks.start(self._maker.make(entry, urgent=wish.urgent))
         entry.login.add_done_callback(lambda task: self._logged_in(entry, task))
         return entry
 
-    async def _log_in(self, entry: Entry, *, urgent: bool) -> Link:
-        host = entry.host
-        if (left := self._brakes.left(host.account, self._clock.monotonic())) > 0:
-            await asyncio.sleep(left)
-        if host.proxy_jump is None:
-            return await self._knock(entry, None, urgent=urgent)
-        way = Wish(host.proxy_jump, urgent=urgent, tunnel=True)
-        try:
-            carrier, _ = await self._board(way)
-        except DaemonError as error:
-            raise _on_the_way(host, error) from None
-        carrier.passengers += 1
-        try:
-            link = await self._knock(entry, carrier.link, urgent=urgent)
-        except BaseException:
-            self._step_off(carrier)
-            raise
-        if carrier.link is not None:
-            carrier.link.proven = True
-        self._task(self._ride(link, carrier))
-        return link
-
-    async def _ride(self, link: Link, carrier: Entry) -> None:
-        """Hold the jump host's connection as long as the one through it lives."""
-        try:
-            await link.wait_closed()
-        finally:
-            self._step_off(carrier)
-
-    def _step_off(self, carrier: Entry) -> None:
-        carrier.passengers -= 1
-        self._touch(carrier)
-
-    async def _knock(self, entry: Entry, via: Link | None, *, urgent: bool) -> Link:
-        host, limits = entry.host, self._limits
-        tunnel = via.connection if via else None
-        pauses = Backoff(limits.login_pause_seconds, _LONGEST_PAUSE, random)
-        while True:
-            try:
-                async with self._turns.turn(host, urgent=urgent):
-                    login = await log_in(host, limits, tunnel)
-            except LinkError as error:
-                busy = error.retry_after is not None
-                if not busy or pauses.failures + 1 >= limits.login_tries:
-                    raise
-            else:
-                return Link(host, login, limits, self._clock)
-            # Nothing was sent yet, so knocking again repeats nothing.
-            await asyncio.sleep(pauses.failed())
-
     def _logged_in(self, entry: Entry, task: asyncio.Task[Link]) -> None:
         entry.login = None
+        if entry.asker is not None:
+            entry.waited, entry.asker = entry.passengers - 1, None
         if task.cancelled() or task.exception() is not None:
+            if not (task.cancelled() or isinstance(task.exception(), NotYet)):
+                self._chronicle.failed(entry, task.exception())
             self._drop(entry)
             return
         link = task.result()
         entry.link = link
+        self._chronicle.connected(entry, link)
         if link.closed:
             self._gone(entry)
             return
+        link.room = lambda: entry.capacity - entry.load
         link.on_closed = lambda _: self._gone(entry)
         link.on_facts = lambda facts: self._remember(entry.host, facts)
         link.on_channel_ended = lambda _: self._touch(entry)
@@ -307,27 +344,11 @@ class Pool:
         if facts is not None:
             link.take_facts(facts)
         if self._closed:
-            self._task(link.close("holdfast stops"))
+            self._tasks.start(link.close("holdfast stops"))
         self._touch(entry)
 
     def _usable(self, host: Host) -> Iterator[Entry]:
-        """Yield what `host` may be put on, the same credentials first.
-
-        Who names no credential may use any connection to the same account, whoever
-        logged in: that is what logging in once means. Who names one gets only
-        connections made by it.
-        """
-        identity, endpoint = host.identity, host.endpoint
-        others: list[Entry] = []
-        for entry in self._entries:
-            if entry.closing:
-                continue
-            if entry.host.identity == identity:
-                yield entry
-            elif not host.own_credentials and entry.host.endpoint == endpoint:
-                others.append(entry)
-        # not a login of other credentials under way: it may fail where ours would not
-        yield from (entry for entry in others if entry.ready)
+        return usable(self._entries, host)
 
     def _remember(self, host: Host, facts: ShellFacts) -> None:
         """Keep what was found out about an account for its other connections."""
@@ -340,44 +361,46 @@ class Pool:
 
     def _touch(self, entry: Entry) -> None:
         """Look at an entry again: start or stop its idle clock."""
-        if entry.idle is not None:
-            entry.idle.cancel()
-            entry.idle = None
-        if len(self._brakes) and entry.link is not None and entry.link.proven:
-            self._brakes.release(entry.host.account)
-        if entry.ready and not entry.used:
-            entry.free_since = asyncio.get_running_loop().time()
-            self._expire(entry)
+        self._freed.wake()
+        if entry.link is not None and entry.link.proven:
+            self._maker.proven(entry.host)
+        if entry.retired and not entry.used and not entry.closing:
+            self._close_one(entry, RETIRED)
+        self._idle.look(entry)
 
-    def _expire(self, entry: Entry) -> None:
-        """Close an entry that nobody has used for as long as the limit now says."""
-        if entry.link is None or entry.used or not entry.ready:
+    async def _probe(self, entry: Entry, missed: float) -> None:
+        """Let go of a connection that does not answer soon."""
+        link, seconds = entry.link, self._limits.wake_probe_seconds
+        if link is None:
             return
-        loop = asyncio.get_running_loop()
-        due = entry.free_since + self._limits.connection_idle_seconds
-        left = due - loop.time()
-        if left > 0:
-            pause = min(left, _LOOK_SECONDS)
-            entry.idle = loop.call_later(pause, self._expire, entry)
-            return
-        entry.closing = True
-        self._task(entry.link.close("nobody used it"))
+        try:
+            async with asyncio.timeout(seconds):
+                await link.rtt()
+        except (TimeoutError, DaemonError):
+            link.abort(
+                f"the host no longer answered when this machine woke after {missed:.0f}"
+                f" s, within {seconds:g} s"
+            )
 
     def _gone(self, entry: Entry) -> None:
         """Let go of a connection that has ended."""
         if entry.wasted and not self._closed:
-            pause = self._limits.login_pause_seconds
-            now = self._clock.monotonic()
-            self._brakes.failed(entry.host.account, now, pause)
+            self._maker.wasted(entry.host)
+        self._chronicle.ended(entry, ours=entry.closing or self._closed)
         self._drop(entry)
 
     def _drop(self, entry: Entry) -> None:
-        if entry.idle is not None:
-            entry.idle.cancel()
+        self._freed.wake()
+        self._idle.forget(entry)
         if entry in self._entries:
             self._entries.remove(entry)
             for secret in entry.secrets:
                 self._redactor.remove(secret)
+
+    def _close_one(self, entry: Entry, why: str) -> None:
+        entry.closing = True
+        if entry.link is not None:
+            self._tasks.start(entry.link.close(why))
 
     async def _close_all(self, entries: Iterable[Entry], why: str) -> None:
         waits: set[asyncio.Task[None]] = set()
@@ -387,30 +410,5 @@ class Pool:
             if entry.login is not None:
                 entry.login.cancel()
             if entry.link is not None:
-                waits.add(self._task(entry.link.close(why)))
+                waits.add(self._tasks.start(entry.link.close(why)))
         await asyncio.gather(*waits, return_exceptions=True)
-
-    def _task(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[object]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()
-
-
-def _on_the_way(host: Host, error: DaemonError) -> DaemonError:
-    """Say of a jump host's error whose way it was on."""
-    if type(error).__init__ is not DaemonError.__init__:
-        return error
-    return type(error)(
-        error.reason,
-        f"on the way to {host.shown}: {error.message}",
-        hint=error.hint,
-        ran=error.ran,
-        metadata={**error.metadata, "hop": error.metadata.get("host", "")},
-        retry_after=error.retry_after,
-    )

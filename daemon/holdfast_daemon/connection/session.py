@@ -36,6 +36,7 @@ class Session(asyncssh.SSHClientSession[bytes]):
     Attributes:
         sent: The command went out.
         abandoned: Nobody waits for it any more.
+        waited: A shell had waited for the command.
         answered: The host told how it ended, or at least ended its output.
     """
 
@@ -64,6 +65,7 @@ class Session(asyncssh.SSHClientSession[bytes]):
         self._paused = self._resuming = False
         self.sent = False
         self.abandoned = False
+        self.waited = False
         self.answered = False
 
     @property

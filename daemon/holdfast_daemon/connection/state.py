@@ -89,6 +89,10 @@ class Brakes:
         """Forget the failures: a connection was good for something."""
         self._held.pop(account, None)
 
+    def clear(self) -> None:
+        """Forget all failures."""
+        self._held.clear()
+
 
 class Budget(Generic[Waiter]):
     """So many at once; the others wait their turn, the urgent ones first.

@@ -27,13 +27,14 @@ class Turns:
     @contextlib.asynccontextmanager
     async def turn(self, host: Host, *, urgent: bool) -> AsyncGenerator[None]:
         """Wait for a turn and have it until the end of the block."""
-        await self._take(host, urgent=urgent)
+        await self.take(host, urgent=urgent)
         try:
             yield
         finally:
-            self._end(host)
+            self.end(host)
 
-    async def _take(self, host: Host, *, urgent: bool) -> None:
+    async def take(self, host: Host, *, urgent: bool) -> None:
+        """Wait for a turn; have it until `end`."""
         budget = self._budgets.setdefault(host.place, Budget())
         turn: _Turn = asyncio.get_running_loop().create_future()
         if budget.enter(turn, self._limits.handshakes_per_host, urgent=urgent):
@@ -42,10 +43,16 @@ class Turns:
             await turn
         except asyncio.CancelledError:
             if not budget.forget(turn):
-                self._end(host)
+                self.end(host)
             raise
 
-    def _end(self, host: Host) -> None:
+    def crowded(self, host: Host) -> bool:
+        """Whether others shake hands with that server, or wait to."""
+        budget = self._budgets.get(host.place)
+        return budget is not None and budget.taken > 1
+
+    def end(self, host: Host) -> None:
+        """Give a turn back."""
         budget = self._budgets[host.place]
         for following in budget.leave(self._limits.handshakes_per_host):
             # One that gave up in this moment gives its place back by itself.

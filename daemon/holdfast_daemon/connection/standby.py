@@ -1,0 +1,107 @@
+"""A shell that waits on the host for its one command. Words only, no I/O.
+
+sshd starts a command as `SHELL -c COMMAND`. Starting a program is most of what a short
+command costs on a near host, so it is done ahead: the login shell becomes a plain sh
+that waits for one line, and then becomes `SHELL -c COMMAND`, with the same process id,
+arguments, environment and input. Nobody can tell, but where the login shell runs
+start-up files: those would run twice. So the plain sh first looks whether they do
+nothing, and where it can't say so it does not wait.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from holdfast_daemon.streams import Stream
+
+# A shell reads a byte at a time here, so that it takes nothing of the command's input.
+LONGEST = 4096
+_KEPT = 4096
+
+# bash reads these when sshd starts it (INVOCATION, "remote shell daemon"; the first
+# where a distribution says so). The words are how the common ones of them end at once
+# in a shell nobody types into.
+_LOOK = r"""
+quiet() {
+[ -r "$1" ] || return 0
+t=$(sed -e 's/^[[:space:]]*//' -e '/^#/d' -e '/^$/d' "$1" | head -n 4 |
+tr -d '[:space:];')
+case $t in
+''|'case$-in*i*)*)return'*|'[-z"$PS1"]&&return'*|'[-z"${PS1-}"]&&return'*) return 0;;
+'[[$-!=*i*]]&&return'*|'[[$-==*i*]]||return'*) return 0;;
+esac
+return 1
+}
+case $holdfast_shell in
+dash|ash|sh) ;;
+bash) [ -z "${BASH_ENV-}" ] && quiet /etc/bash.bashrc && quiet ~/.bashrc || exit 0;;
+*) exit 0;;
+esac
+found=$(command -v "$holdfast_shell") && [ "$found" -ef "$SHELL" ] || exit 0
+unset t found
+unset -f quiet
+"""
+
+_WAIT = r"""
+holdfast_newline='
+'
+printf 'holdfast:%s:%s\n' NONCE $$
+IFS= read -r holdfast_line || exit 0
+unset _
+eval "$holdfast_line"
+"""
+
+
+class Greeting:
+    """The command that makes a channel's shell wait, and the reader of its answer."""
+
+    def __init__(self, *, look: bool) -> None:
+        """Wait; with `look` only where start-up files do nothing."""
+        nonce = secrets.token_hex(8)
+        self._answer = f"holdfast:{nonce}:".encode()
+        before = "holdfast_shell=${SHELL##*/}" + (_LOOK if look else "")
+        text = before + _WAIT.replace("NONCE", nonce)
+        self.command = f"exec /bin/sh -c {shlex.quote(text)}".encode()
+        self._said = b""
+
+    def received(self, stream: Stream, data: bytes) -> None:  # noqa: ARG002
+        """Take what it says."""
+        self._said = (self._said + data)[-_KEPT:]
+
+    @property
+    def waits(self) -> bool:
+        """It waits, and has said nothing else: no start-up file spoke up."""
+        word = self._said.removeprefix(self._answer).removesuffix(b"\n")
+        return self._said.startswith(self._answer) and word.isdigit()
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One command in two wordings.
+
+    Attributes:
+        line: For a login shell that the server starts with it.
+        before: What a waiting shell does before it becomes the command's.
+        program: What it becomes, with `-c` and the command; empty: the login shell.
+        command: The command itself.
+    """
+
+    line: str
+    before: str
+    program: str
+    command: str
+
+    @property
+    def waiting(self) -> bytes:
+        """Return the one line for a shell that waits; empty where it would be long."""
+        program = self.program or '"$holdfast_shell"'
+        text = f"{self.before}exec {program} -c {shlex.quote(self.command)}"
+        if "\n" in text:
+            # within quotes, where alone a newline can stand here
+            text = text.replace("\n", "'\"$holdfast_newline\"'")
+        data = text.encode("utf-8", "surrogateescape") + b"\n"
+        return data if len(data) <= LONGEST else b""
