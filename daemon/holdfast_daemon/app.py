@@ -18,6 +18,8 @@ from holdfast_daemon import ids
 from holdfast_daemon.audit.chain import AuditLog
 from holdfast_daemon.clock import SystemClock
 from holdfast_daemon.connection.pool import Pool
+from holdfast_daemon.connection.wake import Watch
+from holdfast_daemon.doctor.doctor import Doctor
 from holdfast_daemon.errors import DaemonError
 from holdfast_daemon.exec.archive import Archive
 from holdfast_daemon.exec.parting import part
@@ -29,10 +31,13 @@ from holdfast_daemon.policy.gate import Gate
 from holdfast_daemon.rpc import convert
 from holdfast_daemon.rpc.admin import AdminServicer, Parts
 from holdfast_daemon.rpc.clients import Clients
+from holdfast_daemon.rpc.doctor import DoctorServicer
 from holdfast_daemon.rpc.door import Door
 from holdfast_daemon.rpc.exec import ExecServicer
 from holdfast_daemon.rpc.host import HostServicer
+from holdfast_daemon.rpc.login import LoginServicer
 from holdfast_daemon.rpc.server import Listener
+from holdfast_daemon.rpc.trust import TrustServicer
 from holdfast_daemon.service import systemd
 
 if TYPE_CHECKING:
@@ -85,9 +90,10 @@ class App:
             redactor=redactor,
         )
         self._pool = Pool(limits, self._clock, redactor)
+        self._sleep = Watch()
         self._inventory = Inventory(self._current, limits)
         archive = Archive(places.jobs, limits, self._clock)
-        self._table = JobTable(archive, self._pool, limits, self._clock)
+        self._table = JobTable(archive, self._pool, limits, self._clock, redactor)
         self._gate = Gate(self._current, self._audit, self._clock)
         self._clients = Clients(self._clock, limits.clients_listed)
         self._parts = Parts(
@@ -145,6 +151,7 @@ class App:
                 (limits.socket_check_seconds, self._look_at_socket),
                 (limits.config_check_seconds, self._watch_config),
                 (limits.reap_seconds, self._reap),
+                (limits.wake_check_seconds, self._look_at_clocks),
                 (systemd.watchdog_interval(), self._ping),
             )
             if seconds is not None
@@ -188,16 +195,20 @@ class App:
             principal=f"uid:{os.getuid()}",
             seen=self._clients.note,
             redactor=self._redactor,
+            failed=self._note_refusal,
             first_frame_seconds=self._limits.first_frame_seconds,
         )
         listener = Listener(
             door,
             self._limits,
-            AdminServicer(self._parts),
-            ExecServicer(self._table, self._current),
-            HostServicer(
+            admin=AdminServicer(self._parts, door.resolve),
+            doctor=DoctorServicer(self._doctor(), self._redactor),
+            exec_=ExecServicer(self._table, self._current),
+            host=HostServicer(
                 self._inventory, self._pool, self._table, door.resolve, self._limits
             ),
+            login=LoginServicer(self._pool),
+            trust=TrustServicer(self._pool, self._limits),
         )
         await listener.start(self._instance.bind_path())
         try:
@@ -208,6 +219,24 @@ class App:
         # Those before it serve on for the clients they have: what is under way there
         # would not survive their end.
         self._listeners.append(listener)
+
+    def _note_refusal(self, caller: Caller, error: DaemonError) -> None:
+        """Remember who asked for a host whose key only a person may trust."""
+        if waits := error.metadata.get("pending"):
+            self._pool.pending.asked_by(waits, caller.label)
+
+    def _doctor(self) -> Doctor:
+        return Doctor(
+            version=self._parts.version,
+            places=self._places,
+            config=self._config,
+            audit=self._audit,
+            pool=self._pool,
+            limits=self._limits,
+            ours=self._instance.ours,
+            jobs=lambda: {str(job.id) for job in self._table.list()},
+            environ=os.environ,
+        )
 
     async def _resolve(
         self, caller: Caller, target: str, connect: ConnectOptions | None
@@ -235,6 +264,18 @@ class App:
     async def _reap(self) -> None:
         await self._table.reap()
         systemd.status(self._standing())
+
+    async def _look_at_clocks(self) -> None:
+        """After a sleep ask every connected host whether it is still there."""
+        missed = self._sleep.look(
+            self._clock.monotonic(),
+            self._clock.boottime(),
+            due=self._limits.wake_check_seconds,
+            least=self._limits.wake_gap_seconds,
+        )
+        if missed:
+            _log.info("nobody was awake here for %.0f s", missed)
+            await self._pool.wake(missed)
 
     async def _ping(self) -> None:
         systemd.watchdog()

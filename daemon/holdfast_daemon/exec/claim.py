@@ -45,6 +45,7 @@ def claim(owner: str, request_id: str, request: ExecRequest, host: Host) -> Clai
         repr(request.terminal is not None),
         repr(request.timeout),
         repr(host.endpoint),
+        *(["sudo"] if request.sudo else []),
     ):
         told.update(hashlib.sha256(part.encode()).digest())
     told.update(request.stdin or b"")

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from holdfast_daemon.exec.claim import Claim
     from holdfast_daemon.exec.pace import Pace
     from holdfast_daemon.exec.request import ExecRequest
+    from holdfast_daemon.exec.sudo import Elevation
     from holdfast_daemon.ids import JobId
     from holdfast_daemon.output.spool import Spool
 
 
 # A client that comes back after so many others reads from the start.
 _CURSORS = 64
+# SSH tells exit codes as 32 bits without a sign.
+_SIGN = 1 << 31
 
 
 class Status(StrEnum):
@@ -52,7 +55,10 @@ class Job:
         lost: Why the outcome is not known.
         note: What else must be known.
         verdict: Why the daemon ended it: timed_out or cancelled.
-        group: Process group on the host, once told.
+        group: Process group on the host, once told; under sudo the shell's process.
+        elevation: With what it is put under sudo; None: it is not.
+        sudo_group: Process group of sudo itself, once told.
+        signals: The host may pass signals on.
         error: Why nothing ran, when the host's shell said so.
         asked: The host may have been told to run it.
         opened: Done when the command was sent, or failed with why it was not.
@@ -81,6 +87,9 @@ class Job:
     note: str = ""
     verdict: Status | None = None
     group: int | None = None
+    elevation: Elevation | None = None
+    sudo_group: int | None = None
+    signals: bool = True
     error: DaemonError | None = None
     finished: float | None = None
     channel: Channel | None = None
@@ -127,7 +136,7 @@ class Job:
 
     def settle(self, end: ChannelEnd) -> None:
         """Take the outcome that the channel reported. Absence of a code is never 0."""
-        self.exit_code, self.signal = end.exit_code, end.signal
+        self.exit_code, self.signal = _signed(end.exit_code), end.signal
         self.add_note(end.lost or end.warning)
         self.lost = end.lost or ""
         if self.verdict is not None:
@@ -157,3 +166,8 @@ class Job:
             "duration": self.duration,
             "claim": asdict(self.claim) if self.claim else None,
         }
+
+
+def _signed(code: int | None) -> int | None:
+    """Return an exit code as the host itself shows it: Windows has negative ones."""
+    return code if code is None or code < _SIGN else code - 2 * _SIGN

@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 # Each takes a channel, and what is full of commands has few of them to spare.
 _AT_A_TIME = 4
 _NOTE = "the daemon stopped and hung up on it"
+_RUNS_ON = "it did not end then, so it may still run on the host"
 
 
 async def part(table: JobTable, seconds: float) -> None:
@@ -36,6 +37,9 @@ async def part(table: JobTable, seconds: float) -> None:
         async with asyncio.timeout(seconds):
             await asyncio.gather(*(_hang_up(table, some) for some in hosts.values()))
             await asyncio.gather(*(job.ended.wait() for job in jobs))
+    for job in jobs:
+        if job.running:
+            job.add_note(_RUNS_ON)
 
 
 async def _hang_up(table: JobTable, jobs: Iterable[Job]) -> None:

@@ -16,6 +16,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from holdfast_daemon.connection.standby import Script
 from holdfast_daemon.errors import InputError
 from holdfast_daemon.streams import Stream
 
@@ -34,14 +35,20 @@ class Preamble:
 
     marker: str
     text: str
+    program: str = ""
 
-    def line(self, command: str) -> str:
-        """Return the whole line for the login shell."""
-        return self.text + command
+    def script(self, command: str) -> Script:
+        """Return `command` with these words before it."""
+        line = self.text + command
+        if self.program:
+            line = f"{self.text}exec {self.program} -c {shlex.quote(command)}"
+        return Script(line, self.text, self.program, command)
 
 
-def compose(request: ExecRequest) -> Preamble:
+def compose(request: ExecRequest, *, strict: bool = False) -> Preamble:
     """Return the preamble for a POSIX shell.
+
+    `strict`: a command that can't say that it begins does not.
 
     Raises:
         InputError: `cwd` can't be written as a path.
@@ -62,17 +69,10 @@ def compose(request: ExecRequest) -> Preamble:
     if request.env:
         pairs = " ".join(f"{k}={shlex.quote(v)}" for k, v in request.env.items())
         parts.append(f"export {pairs}; ")
-    parts.append(f"printf '%s\\n' {marker}$$ >&2; ")
-    if request.shell:
-        parts.append(f"exec {shlex.join(shlex.split(request.shell))} -c ")
-    return Preamble(marker, "".join(parts))
-
-
-def command_line(request: ExecRequest, preamble: Preamble) -> str:
-    """Return what is sent to the host."""
-    if request.shell:
-        return preamble.line(shlex.quote(request.command))
-    return preamble.line(request.command)
+    or_not = " || exit 1" if strict else ""
+    parts.append(f"printf '%s\\n' {marker}$$ >&2{or_not}; ")
+    program = shlex.join(shlex.split(request.shell))
+    return Preamble(marker, "".join(parts), program)
 
 
 def _path(cwd: str) -> str:

@@ -32,6 +32,7 @@ class ExecRequest:
         shell: Shell (and its options) to run the command under; empty: the login shell.
         terminal: Give it a terminal of this size.
         timeout: Hard limit in seconds, total wall clock; 0: none.
+        sudo: Run it as root by sudo.
     """
 
     command: str
@@ -42,6 +43,7 @@ class ExecRequest:
     shell: str = ""
     terminal: Terminal | None = None
     timeout: float = 0.0
+    sudo: bool = False
 
 
 def check(request: ExecRequest, limits: Limits) -> None:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from holdfast_daemon.connection.channel import ChannelEnd
-from holdfast_daemon.errors import DaemonError, LinkError, Ran, Reason, StateError
+from holdfast_daemon.errors import DaemonError, LinkError, Ran, Reason
+from holdfast_daemon.exec import permit
 from holdfast_daemon.exec.job import Status
-from holdfast_daemon.exec.preamble import MarkerReader, command_line, compose
-from holdfast_daemon.exec.request import check_line
 from holdfast_daemon.exec.sink import JobSink
 from holdfast_daemon.exec.stop import stop
+from holdfast_daemon.exec.sudo import SudoReader
+from holdfast_daemon.exec.wording import word
 
 if TYPE_CHECKING:
     from holdfast_daemon.connection.channel import Channel
     from holdfast_daemon.connection.lease import Lease
     from holdfast_daemon.connection.shell import ShellFacts
     from holdfast_daemon.exec.job import Job
+    from holdfast_daemon.exec.preamble import MarkerReader
     from holdfast_daemon.exec.site import Site
 
 _log = logging.getLogger(__name__)
@@ -27,11 +29,14 @@ _log = logging.getLogger(__name__)
 # Ctrl-D ends one read, or in mid-line hands the line over; a script may ask several
 # times.
 _END_OF_INPUT = b"\x04" * 16
+# Less than any server's first window.
+_AT_ONCE = 32 * 1024
 _LEFT_BEHIND = (
     "it left processes in the background that held its output open; they go on without"
     " it, and may fail at their next line: start such with nohup and their output in a"
     " file"
 )
+_NOT_BEGUN = "the host ended the shell that waited for the command"
 _AFTERMATH = "it was started, and what became of it must be looked up on the host"
 
 
@@ -46,6 +51,8 @@ async def run(job: Job, site: Site) -> None:
     async with contextlib.AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(timeout):
+                if job.request.sudo:
+                    job.elevation = await permit.prepare(site)
                 lease = await stack.enter_async_context(
                     await site.pool.lease(site.host)
                 )
@@ -76,25 +83,25 @@ async def _converse(
     job: Job, lease: Lease, facts: ShellFacts, site: Site, deadline: float | None
 ) -> ChannelEnd:
     request = job.request
-    marker: MarkerReader | None = None
-    line = request.command
-    if facts.family == "posix":
-        preamble = compose(request)
-        marker = MarkerReader(preamble)
-        line = command_line(request, preamble)
-        check_line(line, site.limits)
-    elif request.cwd or request.env or request.shell:
-        raise StateError(
-            Reason.UNSUPPORTED,
-            f"{site.host.shown} has no POSIX login shell:"
-            " cwd, env and shell can't be set there",
-            hint="Write them into the command, in that shell's own words.",
-        )
-    sink = JobSink(job, marker, site.limits.marker_seconds)
+    job.signals = facts.signals
+    talk = permit.Talk(site.limits, job.elevation)
+    wording = word(
+        request,
+        facts,
+        site.host,
+        elevation=job.elevation,
+        limits=site.limits,
+        heard=talk.heard,
+    )
+    marker = wording.marker
+    patience = site.limits.marker_seconds if job.elevation is None else None
+    sink = JobSink(job, marker, patience)
     job.asked = True
     try:
         async with asyncio.timeout(_left(job, deadline)):
-            channel = await lease.open(line, sink, terminal=request.terminal)
+            channel = await lease.open(
+                wording.line, sink, terminal=request.terminal, **_first_input(job)
+            )
     except TimeoutError as error:
         raise _too_late(job, Ran.UNKNOWN) from error
     job.channel = channel
@@ -103,7 +110,7 @@ async def _converse(
         job.opened.set_result(None)
     if marker is None:
         job.begun_there.set()
-    feeding = _begin_feeding(job, channel)
+    feeding = _begin_feeding(job, channel, talk, marker)
     try:
         async with asyncio.timeout(_left(job, deadline)):
             end = await _ended(
@@ -117,21 +124,61 @@ async def _converse(
             await asyncio.gather(feeding, return_exceptions=True)
         channel.close()
         sink.close()
-    if marker is not None and marker.failure:
-        job.error = _refusal(job, marker.failure)
-        job.add_note(job.error.message)
+    refusal = wording.refusal(request, site.host, job.elevation, end.lost or "")
+    if refusal is not None and job.verdict is None:
+        job.error = refusal
+        job.add_note(refusal.message)
+        return end if end.lost is None else ChannelEnd(exit_code=1)
+    silent = marker is not None and not (marker.group or marker.failure)
+    if channel.waited and silent and end.lost is None:
+        # the waiting shell's own end, which says nothing of the command
+        return ChannelEnd(lost=_NOT_BEGUN)
     return end
 
 
-def _begin_feeding(job: Job, channel: Channel) -> asyncio.Task[None] | None:
-    """See to standard input; without any, its end is all there is to send."""
+class _FirstInput(TypedDict):
+    """Standard input that goes out with the command: a round trip is saved."""
+
+    stdin: bytes
+    eof: bool
+
+
+def _first_input(job: Job) -> _FirstInput:
+    """Return all of a short input and its end, or nothing of it.
+
+    A terminal is set up first, a long one waits for the host to take it, and sudo may
+    ask before the command.
+    """
     request = job.request
-    if request.live:
+    stdin = request.stdin or b""
+    asks = job.elevation is not None and job.elevation.password is not None
+    if request.live or request.terminal is not None or len(stdin) > _AT_ONCE or asks:
+        return {"stdin": b"", "eof": False}
+    return {"stdin": stdin, "eof": True}
+
+
+def _begin_feeding(
+    job: Job,
+    channel: Channel,
+    talk: permit.Talk,
+    marker: MarkerReader | SudoReader | None,
+) -> asyncio.Task[None] | None:
+    """See to the standard input that was not sent with the command."""
+    fed = job.request.live or _first_input(job)["eof"]
+    if isinstance(marker, SudoReader):
+        return asyncio.create_task(_feed_under_sudo(job, channel, talk, marker, fed))
+    if fed:
         return None
-    if request.stdin or request.terminal is not None:
-        return asyncio.create_task(_feed(job, channel))
-    channel.eof()
-    return None
+    return asyncio.create_task(_feed(job, channel))
+
+
+async def _feed_under_sudo(
+    job: Job, channel: Channel, talk: permit.Talk, marker: SudoReader, fed: bool
+) -> None:
+    """Have sudo let the command in; only then is its input the command's."""
+    await talk.go(channel, marker)
+    if marker.begun and not fed:
+        await _feed(job, channel)
 
 
 async def _feed(job: Job, channel: Channel) -> None:
@@ -189,22 +236,3 @@ async def _answers(lease: Lease) -> bool:
     except DaemonError:
         return False
     return True
-
-
-def _refusal(job: Job, failure: str) -> DaemonError:
-    request = job.request
-    if failure == "cwd":
-        return StateError(
-            Reason.CWD_FAILED,
-            f"the working directory {request.cwd!r} can't be entered on {job.target}",
-            hint="Give a directory that exists and may be entered.",
-            ran=Ran.NO,
-            metadata={"cwd": request.cwd},
-        )
-    return StateError(
-        Reason.SHELL_FAILED,
-        f"the shell {request.shell!r} was not found on {job.target}",
-        hint="Leave shell out to use the login shell.",
-        ran=Ran.NO,
-        metadata={"shell": request.shell},
-    )

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from holdfast_daemon.connection.channel import Channel
     from holdfast_daemon.exec.job import Job
     from holdfast_daemon.exec.preamble import MarkerReader
+    from holdfast_daemon.exec.sudo import SudoReader
     from holdfast_daemon.output.spool import Spool
     from holdfast_daemon.streams import Stream
 
@@ -21,9 +22,15 @@ class JobSink:
     """
 
     def __init__(
-        self, job: Job, marker: MarkerReader | None, marker_seconds: float
+        self,
+        job: Job,
+        marker: MarkerReader | SudoReader | None,
+        marker_seconds: float | None,
     ) -> None:
-        """Append what arrives to the job's spool."""
+        """Append what arrives to the job's spool.
+
+        The marker is waited for so long; None: until the channel ends.
+        """
         self._job = job
         self._spool: Spool = job.spool
         self._marker = marker
@@ -50,6 +57,8 @@ class JobSink:
 
     def opened(self) -> None:
         """The command was sent: from now on its marker may take only so long."""
+        if self._patience is None:
+            return
         if self._marker is not None and not self._marker.done:
             loop = asyncio.get_running_loop()
             self._giving_up = loop.call_later(self._patience, self.finish)
@@ -68,6 +77,7 @@ class JobSink:
             return
         self._stop_waiting()
         self._job.group = marker.group
+        self._job.sudo_group = getattr(marker, "outer", None)
         if not marker.failure:
             self._job.begun_there.set()
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from holdfast_daemon.connection.pool import Pool
     from holdfast_daemon.hosts.host import Host
     from holdfast_daemon.limits import Limits
+    from holdfast_daemon.secrets import Redactor
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +19,4 @@ class Site:
     host: Host
     pool: Pool
     limits: Limits
+    redactor: Redactor

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from holdfast_daemon.connection.failure import channel_unanswered
 from holdfast_daemon.errors import DaemonError
+from holdfast_daemon.exec import permit
+from holdfast_daemon.exec.wording import for_shell
 from holdfast_daemon.streams import Stream
 
 if TYPE_CHECKING:
@@ -15,10 +18,13 @@ if TYPE_CHECKING:
     from holdfast_daemon.connection.channel import Channel, ChannelEnd
     from holdfast_daemon.exec.job import Job
     from holdfast_daemon.exec.site import Site
+    from holdfast_daemon.exec.sudo import Elevation
 
 ESCALATION = ("INT", "TERM", "KILL")
 _SIGNAL_NAMES = frozenset({"INT", "TERM", "KILL", "HUP"})
 _STEP = 0.2
+# What Ctrl-C sends.
+_INTERRUPT = b"\x03"
 
 
 class _Collector:
@@ -59,12 +65,25 @@ async def send(job: Job, channel: Channel, site: Site, name: str) -> str:
     """Signal the process group once; returns what the host answered when it refused."""
     if name not in _SIGNAL_NAMES:
         raise ValueError(name)
+    if job.group is None and job.elevation is not None:
+        # sudo still asks, and ends without an answer.
+        if job.request.terminal is not None:
+            with contextlib.suppress(BrokenPipeError):
+                await channel.write(_INTERRUPT)
+        channel.eof()
+        return ""
     if job.group is None:
         channel.signal(name)
         return ""
     # `-s NAME` before `--`: dash takes no `-NAME -- -PGID`.
     command = f"kill -s {name} -- -{job.group} || kill -s {name} {job.group}"
-    code, said = await _ask(site, command)
+    if job.sudo_group is not None:
+        # Where sudo gives it no terminal of its own, it shares sudo's group.
+        command = (
+            f"kill -s {name} -- -{job.group} 2>/dev/null ||"
+            f" kill -s {name} -- -{job.sudo_group}"
+        )
+    code, said = await _ask(site, command, job.elevation)
     return "" if code == 0 else said or "the signal was refused"
 
 
@@ -82,6 +101,8 @@ class _Stop:
     async def go(self, signals: Sequence[str]) -> str:
         thorough = len(signals) > 1
         where = self._job.target
+        if not self._job.signals:
+            return await self._cut(where)
         end = await self._end(0)
         for name in signals:
             if end is not None and end.lost is None:
@@ -101,6 +122,17 @@ class _Stop:
                 end = None
         why = f" ({self._trouble})" if self._trouble else ""
         return f"it did not end on {signals[-1]}{why} and may still run on {where}"
+
+    async def _cut(self, where: str) -> str:
+        """Close the channel: all that can be done where no signal arrives."""
+        self._channel.signal("TERM")
+        end = await self._end(_STEP)
+        if end is not None:
+            return "" if end.lost is None else end.lost
+        return (
+            f"{where} passes no signals on to commands: its channel was closed, and the"
+            " command may still run there"
+        )
 
     async def _end(self, seconds: float) -> ChannelEnd | None:
         """Return how the channel ended, if it does within `seconds`."""
@@ -130,7 +162,9 @@ class _Stop:
             return None
         rounds = round(self._grace / _STEP) if waiting else 0
         try:
-            code, _ = await _ask(self._site, _look(self._job.group, rounds))
+            groups = [self._job.group, self._job.sudo_group]
+            look = _look([group for group in groups if group is not None], rounds)
+            code, _ = await _ask(self._site, look, self._job.elevation)
         except DaemonError as error:
             self._cut_off(error)
             return None
@@ -148,33 +182,43 @@ def _escaped(where: str) -> str:
     )
 
 
-def _look(group: int, rounds: int) -> str:
-    """Return a command that ends with 0 when `group` is gone, with 1 when it is not.
+def _look(groups: Sequence[int], rounds: int) -> str:
+    """Return a command that ends with 0 when `groups` are gone, with 1 if one is not.
 
     `ps` sees processes of other users (sudo) and tells zombies, which nobody can end,
     apart; `kill` does for hosts without it.
     """
+    any_of = "|".join(map(str, groups))
+    alive = " || ".join(f"kill -s 0 -- -{group} 2>/dev/null" for group in groups)
     return (
         "left() { if t=$(ps -A -o pgid= -o stat= 2>/dev/null);"
-        f" then printf '%s\\n' \"$t\" | grep -q '^ *{group}  *[^Z ]';"
-        f" else kill -s 0 -- -{group} 2>/dev/null; fi; }};"
+        f" then printf '%s\\n' \"$t\" | grep -Eq '^ *({any_of}) +[^Z ]';"
+        f" else {alive}; fi; }};"
         f" n={rounds}; while left; do [ $n -gt 0 ] || exit 1;"
         f" n=$((n-1)); sleep {_STEP} 2>/dev/null || sleep 1; done; exit 0"
     )
 
 
-async def _ask(site: Site, command: str) -> tuple[int | None, str]:
+async def _ask(
+    site: Site, command: str, elevation: Elevation | None
+) -> tuple[int | None, str]:
     """Run a short command beside the job; return its exit code and what it said.
+
+    What sudo began belongs to root, so only sudo may end it.
 
     Raises:
         DaemonError: The host can't be asked.
     """
     seconds = site.limits.channel_open_seconds + site.limits.stop_grace_seconds
+    if elevation is not None:
+        return await permit.ask(
+            site, command, elevation, seconds + site.limits.sudo_seconds
+        )
     async with await site.pool.lease(site.host, urgent=True) as lease:
         answer = _Collector()
-        channel = await lease.open(command, answer, terminal=None)
+        line = for_shell(command, await lease.facts())
+        channel = await lease.open(line, answer, eof=True, fresh=True)
         try:
-            channel.eof()
             async with asyncio.timeout(seconds):
                 end = await channel.ended()
         except TimeoutError:

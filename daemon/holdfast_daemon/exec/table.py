@@ -10,11 +10,11 @@ from holdfast_daemon import ids
 from holdfast_daemon.connection.channel import ChannelEnd
 from holdfast_daemon.errors import (
     DaemonError,
-    LimitError,
     NotFoundError,
     Ran,
     Reason,
 )
+from holdfast_daemon.exec import quota
 from holdfast_daemon.exec.claim import Claim, claim
 from holdfast_daemon.exec.job import Job, Status
 from holdfast_daemon.exec.ledger import Ledger
@@ -22,6 +22,7 @@ from holdfast_daemon.exec.request import ExecRequest, check
 from holdfast_daemon.exec.runner import run
 from holdfast_daemon.exec.site import Site
 from holdfast_daemon.exec.stop import ESCALATION, send, stop
+from holdfast_daemon.secrets import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,9 +45,15 @@ class JobTable:
     """Starts, finds, stops and forgets jobs."""
 
     def __init__(
-        self, archive: Archive, pool: Pool, limits: Limits, clock: Clock
+        self,
+        archive: Archive,
+        pool: Pool,
+        limits: Limits,
+        clock: Clock,
+        redactor: Redactor | None = None,
     ) -> None:
         """Keep jobs in `archive` and run them over `pool`."""
+        self._redactor = redactor or Redactor()
         self._archive = archive
         self._pool = pool
         self._limits = limits
@@ -85,14 +92,8 @@ class JobTable:
             if (job := self._ledger.find(asked)) is not None:
                 ticket.add(job_id=job.id, joined=True)
                 return job
-        running = len(self._sites)
-        if running >= self._limits.jobs_running:
-            raise LimitError(
-                Reason.LIMIT_REACHED,
-                f"{running} jobs run already, which is the limit",
-                hint="Stop a job, or raise limits.jobs_running.",
-                metadata={"limit": "jobs_running", "value": str(running)},
-            )
+        running = {name: site.host for name, site in self._sites.items()}
+        quota.check(running, host, self._limits)
         job_id = ids.job_id()
         job = Job(
             id=job_id,
@@ -106,7 +107,7 @@ class JobTable:
             clock=self._clock,
         )
         self._jobs[job_id] = job
-        site = Site(host, self._pool, self._limits)
+        site = Site(host, self._pool, self._limits, self._redactor)
         self._sites[job_id] = site
         if asked is not None:
             self._ledger.enter(asked, job, self._clock.monotonic())

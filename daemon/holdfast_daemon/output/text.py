@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 
+from holdfast_daemon.output.charset import guess
 from holdfast_daemon.output.escape import strip
 from holdfast_daemon.output.line import Lines
 
@@ -30,6 +31,8 @@ _ODD = re.compile("[\0\udc80-\udcff]")
 def is_binary(data: bytes) -> bool:
     """Whether `data` starts like something that is no text."""
     sample = data[:_SAMPLE_BYTES]
+    if guess(sample) != "utf-8":
+        return False
     strange = len(sample.translate(None, _TEXTUAL))
     if not sample.isascii():
         decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
@@ -52,7 +55,7 @@ class Cleaner:
     """
 
     def __init__(self, *, sniff: bool = True) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._decoder: codecs.IncrementalDecoder | None = None
         self._lines = Lines()
         self._held = ""
         self._sample: bytes | None = b"" if sniff else None
@@ -85,6 +88,8 @@ class Cleaner:
         return self._clean(sample, final=True) + self._lines.finish()
 
     def _clean(self, data: bytes, *, final: bool) -> str:
+        if self._decoder is None:
+            self._decoder = _decoder(data)
         text = self._held + self._decoder.decode(data, final)
         if self._held or not data.isascii() or data.translate(None, _PLAIN) or final:
             if _ODD.search(text):
@@ -93,11 +98,18 @@ class Cleaner:
         return self._lines.feed(text)
 
 
+def _decoder(data: bytes) -> codecs.IncrementalDecoder:
+    name = guess(data[:_SAMPLE_BYTES])
+    broken = "surrogateescape" if name == "utf-8" else "replace"
+    return codecs.getincrementaldecoder(name)(broken)
+
+
 def clean(data: bytes) -> str:
     """Return `data` as text: no escapes, no controls but newline and tab.
 
-    UTF-8 with replacement, CR LF as LF, progress bars in their last state, backspaces
-    applied, characters that hide or reorder others dropped, binary data only told.
+    UTF-8 (or UTF-16, told by its zeros) with replacement, CR LF as LF, progress bars in
+    their last state, backspaces applied, characters that hide or reorder others
+    dropped, binary data only told.
     """
     cleaner = Cleaner()
     return cleaner.feed(data) + cleaner.finish()

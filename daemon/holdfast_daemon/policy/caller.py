@@ -33,6 +33,7 @@ class Caller:
         name: The program; what it says of itself is a label, never a right.
         instance: Stays the same while one editor session lasts.
         read_only: The client gave up everything but looking.
+        person: It says that it is a person's own command line.
         allowed_hosts: Names or globs; empty: no narrowing beyond the configuration.
     """
 
@@ -43,6 +44,7 @@ class Caller:
     pid: int = 0
     tool: str = ""
     read_only: bool = False
+    person: bool = False
     allowed_hosts: tuple[str, ...] = ()
     defaults: CallerDefaults = field(default_factory=CallerDefaults)
 

@@ -41,6 +41,7 @@ class Operation:
 
     Attributes:
         default_port: That of the client, where the call itself names no port.
+        person: Only a person's own command line may call it.
     """
 
     method: str
@@ -48,6 +49,7 @@ class Operation:
     event: str
     caller: Caller
     default_port: int | None = None
+    person: bool = False
 
 
 def decide(
@@ -71,6 +73,14 @@ def decide(
             f"needs to be allowed to {operation.action}",
             hint="Start holdfast-mcp without --read-only to let this client act.",
             metadata={"action": operation.action.value},
+        )
+    if operation.person and (operation.caller.tool or not operation.caller.person):
+        raise DeniedError(
+            Reason.POLICY_DENIED,
+            f"{operation.method} is for a person at the command line, and this client"
+            " is none",
+            hint="Ask a person to run `holdfast hosts trust NAME` in a terminal.",
+            metadata={"rule": "person"},
         )
     if host is None:
         return

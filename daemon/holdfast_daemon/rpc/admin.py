@@ -15,6 +15,7 @@ from holdfast.v1 import admin_pb2, admin_pb2_grpc
 from holdfast_daemon import limits as limits_module
 from holdfast_daemon.audit import query
 from holdfast_daemon.clock import rfc3339
+from holdfast_daemon.rpc.door import current
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
     from holdfast_daemon.audit.chain import AuditLog
     from holdfast_daemon.clock import Clock
     from holdfast_daemon.config import ConfigHolder
+    from holdfast_daemon.connection.entry import Row
     from holdfast_daemon.connection.pool import Pool
     from holdfast_daemon.exec.table import JobTable
     from holdfast_daemon.paths import Places
     from holdfast_daemon.rpc.clients import Clients
+    from holdfast_daemon.rpc.place import Resolve
 
     type_context = grpc.aio.ServicerContext[Any, Any]
 
@@ -70,12 +73,25 @@ def _memory() -> int:
         return peak if sys.platform == "darwin" else peak * 1024
 
 
+def _connection(row: Row) -> admin_pb2.Connection:
+    return admin_pb2.Connection(
+        target=row.target,
+        state=row.state,
+        channels=row.channels,
+        age_seconds=int(row.age),
+        idle_seconds=int(row.idle),
+        via=row.via,
+        passengers=row.passengers,
+    )
+
+
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     """Thin: reads what the daemon's parts say of themselves."""
 
-    def __init__(self, parts: Parts) -> None:
-        """Speak for `parts`."""
+    def __init__(self, parts: Parts, resolve: Resolve) -> None:
+        """Speak for `parts`; `resolve` finds the host that is asked about."""
         self._parts = parts
+        self._resolve = resolve
 
     async def Hello(
         self, request: admin_pb2.HelloRequest, context: type_context
@@ -113,14 +129,12 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             jobs_kept=len(jobs) - running,
             audit_error=parts.audit.error,
         )
-        for row in parts.pool.list():
-            response.connections.add(
-                target=row.target,
-                state=row.state,
-                channels=row.channels,
-                age_seconds=int(row.age),
-                idle_seconds=int(row.idle),
-            )
+        waiting = await parts.pool.pending.waiting()
+        names = dict.fromkeys(one.host.name for one in waiting)
+        response.trust_requests.extend(names)
+        response.connections.extend(_connection(row) for row in parts.pool.list())
+        if request.target:
+            response.host.CopyFrom(await self._host(request.target))
         for seen, idle in parts.clients.rows():
             response.clients.add(
                 name=seen.label,
@@ -139,6 +153,33 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
                     reason=one.bounds.reason,
                 )
         return response
+
+    async def _host(self, target: str) -> admin_pb2.HostStatus:
+        """Say how one host stands."""
+        call, parts = current(), self._parts
+        host = await self._resolve(call.caller, target, None)
+        call.ticket.check(host)
+        (stands,) = parts.pool.standings([host.account])
+        return admin_pb2.HostStatus(
+            name=host.name,
+            target=host.display if host.show == "all" else "",
+            state=stands.state,
+            since=rfc3339(stands.since) if stands.since else "",
+            last_error=stands.error,
+            last_error_time=rfc3339(stands.error_at) if stands.error_at else "",
+            retry_seconds=stands.retry,
+            connections=[_connection(row) for row in stands.rows],
+            events=[
+                admin_pb2.HostEvent(
+                    time=rfc3339(event.at),
+                    kind=event.kind.value,
+                    detail=event.detail,
+                    times=event.times,
+                )
+                for event in stands.events
+            ],
+            jobs=[job.id for job in parts.table.on(host)],
+        )
 
     async def ReadAudit(
         self, request: admin_pb2.ReadAuditRequest, context: type_context
@@ -169,7 +210,9 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self, request: admin_pb2.ReloadRequest, context: type_context
     ) -> admin_pb2.ReloadResponse:
         """Read the configuration again."""
-        reloaded = await self._parts.config.refresh()
+        config = self._parts.config
+        before = config.current
+        reloaded = await config.refresh()
         return admin_pb2.ReloadResponse(
-            reloaded=reloaded, error=self._parts.config.error
+            reloaded=reloaded, error=config.error, changed=config.current != before
         )

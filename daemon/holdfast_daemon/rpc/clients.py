@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from holdfast_daemon.clock import Clock
     from holdfast_daemon.policy.caller import Caller
 
+# A shim greets the daemon before it uses the name that its own client told it.
+_UNNAMED = "unknown"
+
 
 @dataclass(slots=True)
 class Seen:
@@ -39,6 +42,8 @@ class Clients:
         key = (caller.instance, caller.pid)
         now = self._clock.monotonic()
         row = self._seen.pop(key, None) or Seen(caller.label, caller.pid, 0, now)
+        if caller.name != _UNNAMED:
+            row.label = caller.label
         row.calls += 1
         row.last = now
         # The order of insertion is the order of last use.

@@ -69,6 +69,7 @@ def caller_of(message: common_pb2.ClientContext, principal: str) -> Caller:
         pid=message.pid,
         tool=_label(message.tool),
         read_only=message.read_only,
+        person=message.person,
         allowed_hosts=tuple(message.allowed_hosts),
         defaults=_defaults(message),
     )

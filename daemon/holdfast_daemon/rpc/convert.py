@@ -100,6 +100,7 @@ def exec_request(
         shell=message.shell,
         terminal=_terminal(message) if message.tty else None,
         timeout=timeout,
+        sudo=message.sudo,
     )
 
 

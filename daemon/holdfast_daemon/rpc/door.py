@@ -87,10 +87,11 @@ class Door(grpc.aio.ServerInterceptor):
         *,
         seen: Callable[[Caller], None] | None = None,
         redactor: Redactor | None = None,
+        failed: Callable[[Caller, DaemonError], None] | None = None,
         contract: Iterable[FileDescriptor] = CONTRACT,
         first_frame_seconds: float = 10.0,
     ) -> None:
-        """Read the rules of `contract`.
+        """Read the rules of `contract`; `failed` hears of calls that were let in.
 
         Raises:
             UnruledError: An RPC has no rule.
@@ -100,6 +101,7 @@ class Door(grpc.aio.ServerInterceptor):
         self._principal = principal
         self._seen = seen
         self._redactor = redactor
+        self._told = failed
         self._methods = methods(contract)
         self._first_frame_seconds = first_frame_seconds
         self._hidden: OrderedDict[str, None] = OrderedDict()
@@ -256,7 +258,14 @@ class Door(grpc.aio.ServerInterceptor):
         elif method.targets and subject.target:
             metadata["target"] = subject.target
         ticket = await self._gate.enter(
-            Operation(method.name, method.action, method.event, caller, default_port),
+            Operation(
+                method.name,
+                method.action,
+                method.event,
+                caller,
+                default_port,
+                method.person,
+            ),
             host,
             command=subject.command if method.commands else None,
             metadata=metadata,
@@ -303,6 +312,8 @@ class Door(grpc.aio.ServerInterceptor):
         else:
             ran = Ran.NO if method.action in LOOKING else Ran.UNKNOWN
             known = status.incident(error, ran=ran)
+        if self._told is not None:
+            self._told(ticket.operation.caller, known)
         denied = isinstance(known, DeniedError)
         await _tell(ticket, "denied" if denied else "error", known.message)
         return await status.abort(context, known)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from holdfast.v1 import common_pb2, exec_pb2, exec_pb2_grpc
+from holdfast_daemon.connection.channel import Terminal
 from holdfast_daemon.errors import DaemonError, InputError, Ran, RangeError, Reason
 from holdfast_daemon.exec import answer
 from holdfast_daemon.exec.pace import Pace
+from holdfast_daemon.hosts import fidelity
 from holdfast_daemon.rpc import convert
 from holdfast_daemon.rpc.door import current
 from holdfast_daemon.streams import Stream
@@ -89,7 +92,10 @@ class ExecServicer(exec_pb2_grpc.ExecServiceServicer):
         host = call.host
         if host is None:
             raise InputError("target", "target names no host")
+        fidelity.check_command(host)
         wanted = convert.exec_request(request, call.caller, self._config(), live=live)
+        if host.request_tty == "force" and wanted.terminal is None:
+            wanted = replace(wanted, terminal=Terminal())
         return self._table.start(wanted, host, call.ticket, request.request_id)
 
     async def _progress(
@@ -277,6 +283,9 @@ class ExecServicer(exec_pb2_grpc.ExecServiceServicer):
         channel = job.channel
         if channel is None:
             return
+        if job.request.sudo:
+            # Until it begins, what is sent would be sudo's.
+            await job.begun_there.wait()
         try:
             async for frame in frames:
                 kind = frame.WhichOneof("frame")

@@ -6,15 +6,17 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from holdfast.v1 import host_pb2, host_pb2_grpc
+from holdfast_daemon.clock import rfc3339
 from holdfast_daemon.errors import InputError, LinkError, Reason, StateError
 from holdfast_daemon.rpc.door import current
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     import grpc.aio
 
     from holdfast.v1.common_pb2 import ConnectOptions
+    from holdfast_daemon.connection.link import Link
     from holdfast_daemon.connection.pool import Pool
     from holdfast_daemon.exec.table import JobTable
     from holdfast_daemon.hosts.host import Host
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     type_context = grpc.aio.ServicerContext[Any, Any]
 
 
+# How a host stands where an error says why.
+_AMISS = ("lost", "failed", "waiting")
 # So many job ids are named in a refusal.
 _NAMED = 5
 
@@ -63,20 +67,29 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
                 continue
             if query and not any(query in text.casefold() for text in texts):
                 continue
-            hosts.append(
-                host_pb2.Host(
-                    name=row.name,
-                    target=row.target if row.show == "all" else "",
-                    tags=row.tags,
-                    description=row.description,
-                    connected=self._connected(row.name),
-                )
+            found = host_pb2.Host(
+                name=row.name,
+                target=row.target if row.show == "all" else "",
+                tags=row.tags,
+                description=row.description,
             )
+            hosts.append(found)
+        self._tell_standings(hosts)
         return host_pb2.ListHostsResponse(hosts=hosts)
 
-    def _connected(self, name: str) -> bool:
-        account = self._inventory.account(name)
-        return account is not None and self._pool.connected(account)
+    def _tell_standings(self, hosts: Iterable[host_pb2.Host]) -> None:
+        """Say how the connections to hosts stand, as far as anything is known."""
+        accounts = [(host, self._inventory.account(host.name)) for host in hosts]
+        known = [(host, found) for host, found in accounts if found is not None]
+        standings = self._pool.standings(account for _, account in known)
+        for (host, _), stands in zip(known, standings, strict=True):
+            host.connected = stands.state == "connected"
+            if stands.state:
+                host.state = stands.state
+            if stands.since is not None:
+                host.since = rfc3339(stands.since)
+            if stands.error and stands.state in _AMISS:
+                host.last_error = stands.error
 
     async def Connect(
         self, request: host_pb2.ConnectRequest, context: type_context
@@ -103,6 +116,7 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
                 server_version=link.server_version,
                 host_key_fingerprint=link.host_key_fingerprint,
                 auth_method=link.auth_method,
+                notes=_notes(lease.host, link),
             )
 
     async def Disconnect(
@@ -127,6 +141,14 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
         for job in jobs:
             await job.ended.wait()
         return host_pb2.DisconnectResponse(closed=closed, jobs_ended=len(jobs))
+
+
+def _notes(host: Host, link: Link) -> list[str]:
+    """Say what ssh config asks for that is not done on this connection."""
+    notes = list(host.notes)
+    if host.forward_agent and not link.lends_agent:
+        notes.append("ForwardAgent: no agent was found to lend")
+    return notes
 
 
 def _host() -> Host:

@@ -41,12 +41,15 @@ _ON_HOST = frozenset({Action.EXECUTE, Action.READ, Action.WRITE, Action.INSTALL}
 # What of a request is evidence. Not here: content, environment, anything secret.
 _RECORDED = (
     "cwd",
+    "fingerprint",
     "force",
     "job_id",
     "path",
+    "remove",
     "request_id",
     "shell",
     "signal",
+    "sudo",
     "timeout_seconds",
     "tty",
 )
@@ -71,6 +74,7 @@ class Method:
     Attributes:
         path: As gRPC names it.
         name: `Service/Method`, as records name it.
+        person: Only a person's own command line may call it.
         by_start: The request proper is the `start` of a stream's first frame.
         resolves: It has a target, and needs it resolved.
         connects: It has `connect`, which may name jump hosts.
@@ -82,6 +86,7 @@ class Method:
     name: str
     action: Action
     event: str
+    person: bool
     by_start: bool
     resolves: bool
     targets: bool
@@ -156,6 +161,7 @@ def _method(descriptor: MethodDescriptor) -> Method:
         name=f"{service.name}/{descriptor.name}",
         action=action,
         event=rule.audit_event,
+        person=rule.person,
         by_start=started is not None,
         resolves=action in _ON_HOST and "target" in names,
         targets="target" in names,

@@ -8,16 +8,26 @@ from urllib.parse import quote
 
 import grpc.aio
 
-from holdfast.v1 import admin_pb2_grpc, exec_pb2_grpc, host_pb2_grpc
+from holdfast.v1 import (
+    admin_pb2_grpc,
+    doctor_pb2_grpc,
+    exec_pb2_grpc,
+    host_pb2_grpc,
+    login_pb2_grpc,
+    trust_pb2_grpc,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast_daemon.limits import Limits
     from holdfast_daemon.rpc.admin import AdminServicer
+    from holdfast_daemon.rpc.doctor import DoctorServicer
     from holdfast_daemon.rpc.door import Door
     from holdfast_daemon.rpc.exec import ExecServicer
     from holdfast_daemon.rpc.host import HostServicer
+    from holdfast_daemon.rpc.login import LoginServicer
+    from holdfast_daemon.rpc.trust import TrustServicer
 
 # What gRPC binds is 0777 less the umask, so this gives 0600; it must hold before the
 # socket exists.
@@ -31,9 +41,13 @@ class Listener:
         self,
         door: Door,
         limits: Limits,
+        *,
         admin: AdminServicer,
+        doctor: DoctorServicer,
         exec_: ExecServicer,
         host: HostServicer,
+        login: LoginServicer,
+        trust: TrustServicer,
     ) -> None:
         """Build the server; every handler goes through `door`."""
         self._server = grpc.aio.server(
@@ -51,8 +65,11 @@ class Listener:
             ],
         )
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
+        doctor_pb2_grpc.add_DoctorServiceServicer_to_server(doctor, self._server)
         exec_pb2_grpc.add_ExecServiceServicer_to_server(exec_, self._server)
         host_pb2_grpc.add_HostServiceServicer_to_server(host, self._server)
+        login_pb2_grpc.add_LoginServiceServicer_to_server(login, self._server)
+        trust_pb2_grpc.add_TrustServiceServicer_to_server(trust, self._server)
 
     async def start(self, path: Path) -> None:
         """Bind `path` with mode 0600 and serve.

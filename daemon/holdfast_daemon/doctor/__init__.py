@@ -1,0 +1,1 @@
+"""What is wrong, and the next step: a small check each, values in, findings out."""
