@@ -6,9 +6,10 @@ STAMP := $(VENV)/.stamp
 USE := $(VENV)/.use
 PACKAGES := proto/holdfast daemon/holdfast_daemon shim/holdfast_shim
 WORKERS ?= 4
+CYCLES ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages proto proto-check format lint types test bench demo build clean
+.PHONY: help setup packages proto proto-check format lint types test soak bench demo build clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -50,7 +51,11 @@ test: setup packages ## the test suite, against a real sshd
 	$(BIN)/python -m compileall -q $(PACKAGES)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
+soak: setup packages ## the long tests; CYCLES=10000 connects and disconnects
+	HOLDFAST_CYCLES=$(CYCLES) $(BIN)/python -m pytest -n 2 $(ARGS) tests/soak
+
 bench: setup packages ## figures beside those of peers, in one run
+	sh packaging/setup.sh $(PYTHON) $(VENV) dev,bench
 	$(BIN)/python -m compileall -q $(PACKAGES)
 	PYTHONPATH=tests $(BIN)/python -m bench.run $(ARGS)
 

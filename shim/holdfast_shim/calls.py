@@ -11,7 +11,7 @@ import grpc
 from google.protobuf import descriptor_pool, message_factory
 from grpc import aio
 
-from holdfast_shim import audience, errors, render
+from holdfast_shim import audience, elicit, errors, render
 from holdfast_shim.client import LOG_HINT, MESSAGE_BYTES, error_of, metadata_of
 from holdfast_shim.errors import CallError
 from holdfast_shim.nearest import alike
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from holdfast_shim.arguments import Options
     from holdfast_shim.catalogue import Catalogue
     from holdfast_shim.client import DaemonClient
+    from holdfast_shim.elicit import Forms
     from holdfast_shim.protocol import Call
     from holdfast_shim.settings import Settings
 
@@ -38,6 +39,7 @@ _REQUEST_BYTES = MESSAGE_BYTES - 4096
 # and this much it is frozen, and nobody should wait for it.
 _FROZEN_SECONDS = 60.0
 _WAIT_SECONDS = 50.0
+_USUAL_WAIT_SECONDS = 45.0
 _CONNECT_SECONDS = 10.0
 # Names a client may have given; one is the rule.
 _KNOWN = 256
@@ -52,7 +54,9 @@ class Calls:
         catalogue: Catalogue,
         settings: Settings,
         client: DaemonClient,
+        forms: Forms,
     ) -> None:
+        self._forms = forms
         self._options = options
         self._catalogue = catalogue
         self._settings = settings
@@ -61,14 +65,35 @@ class Calls:
         self._known: dict[tuple[str, str, str], Metadata] = {}
 
     async def result(self, call: Call, progress: Progress) -> dict[str, Any]:
-        """Return the tool result of `call`; its failures are results too."""
+        """Return the tool result of `call`; its failures are results too.
+
+        Raises:
+            ProtocolError: It says it goes on where an earlier one ended, but does not.
+        """
+        resumed = self._forms.resumed(call)
+        if resumed is not None and not resumed.accepted:
+            return errors.result(resumed.error)
         try:
             entry = self._entry(call.name)
             if self._settings.problem is not None:
                 raise self._settings.problem
             stub = self._stub(entry)
             request = _request(stub, call.arguments)
-            answer = await self._carry(entry, stub, request, call, progress)
+            if resumed is not None and resumed.request_id:
+                request.request_id = resumed.request_id
+            rising = _Rising(progress)
+            try:
+                answer = await self._carry(entry, stub, request, call, rising)
+            except CallError as error:
+                if resumed is not None or not elicit.wanted(error, call):
+                    raise
+                if call.stateless:
+                    request_id = request.request_id if stub.has_request_id else ""
+                    return self._forms.required(error, call, request_id)
+                if not await self._forms.accepted(error):
+                    raise
+                # Nothing ran, so the same call, by the same request_id, may go again.
+                answer = await self._carry(entry, stub, request, call, rising)
         except CallError as error:
             return errors.result(error)
         return render.result(
@@ -105,18 +130,19 @@ class Calls:
         stub: _Stub,
         request: Message,
         call: Call,
-        progress: Progress,
+        rising: _Rising,
     ) -> Message:
         """Make the call; again only where a second one changes nothing."""
         metadata = self._metadata(call)
         hello = await self._client.connected()
-        rising = _Rising(progress)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
         timeout = _patience(request, self._settings.connect_timeout_seconds)
         try:
             return await stub.call(request, metadata, timeout, rising)
         except aio.AioRpcError as error:
             failure, lost = error_of(error), error
-        if lost.code() is not grpc.StatusCode.UNAVAILABLE or rising.begun:
+        if lost.code() is not grpc.StatusCode.UNAVAILABLE:
             raise failure from lost
         if failure.reason != "DAEMON_LOST":
             raise failure from lost
@@ -130,6 +156,7 @@ class Calls:
         same = stub.has_request_id and now.instance == hello.instance
         if not harmless and not same:
             raise failure from lost
+        spend(request, loop.time() - begun)
         try:
             return await stub.call(request, metadata, timeout, rising)
         except aio.AioRpcError as error:
@@ -158,10 +185,8 @@ class _Rising:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._last = -1.0
-        self.begun = False
 
     def __call__(self, value: float, text: str) -> None:
-        self.begun = True
         self._last = value if value > self._last else self._last + 1.0
         self._progress(self._last, text)
 
@@ -271,6 +296,15 @@ def _request(stub: _Stub, arguments: object) -> Any:
         # So that the daemon can tell a call that we repeat from a second command.
         request.request_id = f"shim-{os.urandom(12).hex()}"
     return request
+
+
+def spend(request: Any, seconds: float) -> None:
+    """Take from what a call may wait the time that it waited before it was repeated."""
+    if "wait_seconds" not in request.DESCRIPTOR.fields_by_name:
+        return
+    given = request.HasField("wait_seconds")
+    left = request.wait_seconds if given else _USUAL_WAIT_SECONDS
+    request.wait_seconds = max(0.0, left - seconds)
 
 
 def _patience(request: Any, connect_seconds: float | None) -> float:

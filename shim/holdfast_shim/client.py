@@ -145,23 +145,13 @@ class DaemonClient:
 
     async def _greet(self) -> admin_pb2.HelloResponse:
         self._known = None
-        await autostart.reach(self.socket, self._env, start=self._autostart)
-        call: aio.UnaryUnaryMultiCallable[
-            admin_pb2.HelloRequest, admin_pb2.HelloResponse
-        ] = self.channel.unary_unary(
-            "/holdfast.v1.AdminService/Hello",
-            request_serializer=admin_pb2.HelloRequest.SerializeToString,
-            response_deserializer=admin_pb2.HelloResponse.FromString,
-        )
         try:
-            hello = await call(
-                admin_pb2.HelloRequest(contract_hash=HASH),
-                metadata=self.metadata(),
-                timeout=HELLO_SECONDS,
-                wait_for_ready=True,
-            )
+            hello = await self._ask_hello()
         except aio.AioRpcError as error:
-            raise error_of(error, sent=False) from error
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise error_of(error, sent=False) from error
+            # It may have gone the way of a connection that was cut just now.
+            hello = await self._ask_hello_again()
         if not hello.protocol_min <= PROTOCOL <= hello.protocol_max:
             raise CallError(
                 "DAEMON_UNAVAILABLE",
@@ -171,6 +161,28 @@ class DaemonClient:
             )
         self._known = hello
         return hello
+
+    async def _ask_hello_again(self) -> admin_pb2.HelloResponse:
+        try:
+            return await self._ask_hello()
+        except aio.AioRpcError as error:
+            raise error_of(error, sent=False) from error
+
+    async def _ask_hello(self) -> admin_pb2.HelloResponse:
+        await autostart.reach(self.socket, self._env, start=self._autostart)
+        call: aio.UnaryUnaryMultiCallable[
+            admin_pb2.HelloRequest, admin_pb2.HelloResponse
+        ] = self.channel.unary_unary(
+            "/holdfast.v1.AdminService/Hello",
+            request_serializer=admin_pb2.HelloRequest.SerializeToString,
+            response_deserializer=admin_pb2.HelloResponse.FromString,
+        )
+        return await call(
+            admin_pb2.HelloRequest(contract_hash=HASH),
+            metadata=self.metadata(),
+            timeout=HELLO_SECONDS,
+            wait_for_ready=True,
+        )
 
 
 def metadata_of(

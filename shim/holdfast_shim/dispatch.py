@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast_shim import client, errors
 from holdfast_shim.calls import Calls
+from holdfast_shim.elicit import METHOD, Forms
 from holdfast_shim.errors import CallError
 from holdfast_shim.pipes import UNREAD_BYTES, ClosedError
 from holdfast_shim.places import PlaceError, places
-from holdfast_shim.protocol import Call, Cancel
+from holdfast_shim.protocol import Answer, Call, Cancel, ProtocolError
 from holdfast_shim.settings import Settings
 
 if TYPE_CHECKING:
@@ -69,9 +70,10 @@ async def _serve(
     async with client.DaemonClient(
         socket, context, autostart=options.autostart
     ) as daemon:
-        calls = Calls(options, catalogue, settings, daemon)
-        dispatcher = Dispatcher(protocol, pipes, calls)
-        await dispatcher.run(events)
+        dispatcher = Dispatcher(protocol, pipes)
+        forms = Forms(dispatcher.ask)
+        calls = Calls(options, catalogue, settings, daemon, forms)
+        await dispatcher.run(calls, events)
     pipes.outbox.drain(DRAIN_SECONDS)
     return 0
 
@@ -79,10 +81,11 @@ async def _serve(
 class Dispatcher:
     """Turns what the client sends into calls, and their results into replies."""
 
-    def __init__(self, protocol: Protocol, pipes: Pipes, calls: Calls) -> None:
+    def __init__(self, protocol: Protocol, pipes: Pipes) -> None:
         self._protocol = protocol
         self._pipes = pipes
-        self._calls = calls
+        self._calls: Calls | None = None
+        self._asked: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[int | str, asyncio.Task[dict[str, Any]]] = {}
         self._end = asyncio.Event()
@@ -91,8 +94,16 @@ class Dispatcher:
         self._writing = False
         self._file: asyncio.Task[None] | None = None
 
-    async def run(self, events: list[Event]) -> None:
+    def ask(self, params: dict[str, Any]) -> asyncio.Future[dict[str, Any]]:
+        """Have the client show a form; return what will be said to it."""
+        ident, data = self._protocol.ask(METHOD, params)
+        answer = self._asked[ident] = self._loop.create_future()
+        self._send(data)
+        return answer
+
+    async def run(self, calls: Calls, events: list[Event]) -> None:
         """Serve until the end of input, the parent's end, or a closed stdout."""
+        self._calls = calls
         self._watch_parent()
         self._flush()
         for event in events:
@@ -164,6 +175,10 @@ class Dispatcher:
         elif isinstance(event, Cancel):
             if event.id in self._tasks:
                 self._tasks[event.id].cancel()
+        elif isinstance(event, Answer):
+            answer = self._asked.pop(event.id, None)
+            if answer is not None and not answer.done():
+                answer.set_result(event.result)
         else:
             self._send(event)
 
@@ -172,6 +187,7 @@ class Dispatcher:
             if self._pipes.outbox.size < PROGRESS_BYTES:
                 self._send(self._protocol.progress(call, value, text))
 
+        assert self._calls is not None  # noqa: S101 - set before anything is taken
         return await self._calls.result(call, progress)
 
     def _done(self, call: Call, task: asyncio.Task[dict[str, Any]]) -> None:
@@ -182,6 +198,9 @@ class Dispatcher:
         fault = task.exception()
         if fault is None:
             self._send(self._protocol.answer(call, task.result()))
+            return
+        if isinstance(fault, ProtocolError):
+            self._send(self._protocol.refuse(call, fault))
             return
         traceback.print_exception(fault, file=sys.stderr)
         self._send(self._protocol.answer(call, _fault()))

@@ -16,11 +16,12 @@ from holdfast_shim.version import VERSION
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
-    Event: TypeAlias = "bytes | Call | Cancel"
+    Event: TypeAlias = "bytes | Call | Cancel | Answer"
 
 HANDSHAKE = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 STATELESS = ("2026-07-28",)
 _BATCHING = HANDSHAKE[:2]
+_ELICITING = HANDSHAKE[2:]
 _BATCH_LIMIT = 1000
 _META = "io.modelcontextprotocol/"
 _SERVER = {"name": "holdfast", "title": "holdfast", "version": VERSION}
@@ -49,18 +50,36 @@ class ProtocolError(Exception):
 class Client:
     """Who asks, by its own account."""
 
-    __slots__ = ("name", "version")
+    __slots__ = ("elicits", "name", "version")
 
-    def __init__(self, info: object = None) -> None:
+    def __init__(self, info: object = None, abilities: object = None) -> None:
         known: dict[str, Any] = info if isinstance(info, dict) else {}
         self.name = _label(known.get("name")) or "unknown"
         self.version = _label(known.get("version"))
+        self.elicits = _elicits(abilities)
 
 
 class Call:
-    """A tools/call that waits for its result."""
+    """A tools/call that waits for its result.
 
-    __slots__ = ("arguments", "batch", "client", "id", "name", "stateless", "token")
+    Attributes:
+        elicits: Its client can show a person a form.
+        responses: Answers to what an earlier result of the same call asked.
+        state: What that result gave along with it.
+    """
+
+    __slots__ = (
+        "arguments",
+        "batch",
+        "client",
+        "elicits",
+        "id",
+        "name",
+        "responses",
+        "state",
+        "stateless",
+        "token",
+    )
 
     def __init__(
         self,
@@ -72,6 +91,9 @@ class Call:
         stateless: bool,
         token: int | str | None,
         batch: Batch | None,
+        elicits: bool = False,
+        responses: object = None,
+        state: str | None = None,
     ) -> None:
         self.id = id
         self.name = name
@@ -80,6 +102,21 @@ class Call:
         self.stateless = stateless
         self.token = token
         self.batch = batch
+        self.elicits = elicits
+        self.responses: dict[str, Any] = (
+            responses if isinstance(responses, dict) else {}
+        )
+        self.state = state
+
+
+class Answer:
+    """What the client says to a request of ours; a refusal is an empty result."""
+
+    __slots__ = ("id", "result")
+
+    def __init__(self, id: str, result: object) -> None:  # noqa: A002 - the protocol's
+        self.id = id
+        self.result: dict[str, Any] = result if isinstance(result, dict) else {}
 
 
 class Cancel:
@@ -104,7 +141,15 @@ class Batch:
 class Protocol:
     """One client's pipe."""
 
-    __slots__ = ("_client", "_instructions", "_open", "_tools", "_version")
+    __slots__ = (
+        "_asked",
+        "_client",
+        "_instructions",
+        "_open",
+        "_requests",
+        "_tools",
+        "_version",
+    )
 
     def __init__(self, tools: list[dict[str, Any]], instructions: str) -> None:
         self._tools = tools
@@ -112,6 +157,8 @@ class Protocol:
         self._client = Client()
         self._version = ""
         self._open: set[int | str] = set()
+        self._requests = 0
+        self._asked: set[str] = set()
 
     def receive(self, line: bytes | None) -> list[Event]:
         """Return what follows from a line: replies, calls to make, calls to cancel.
@@ -136,6 +183,20 @@ class Protocol:
         self._open.discard(call.id)
         reply = _reply(call.id, result, stateless=call.stateless)
         return _send(reply, call.batch)
+
+    def refuse(self, call: Call, error: ProtocolError) -> bytes:
+        """Return what to send when `call` turns out to be no proper request."""
+        self._open.discard(call.id)
+        return _send(_error(call.id, error.code, error.message, error.data), call.batch)
+
+    def ask(self, method: str, params: dict[str, Any]) -> tuple[str, bytes]:
+        """Return a request of ours and its id; its `Answer` comes as an event."""
+        self._requests += 1
+        ident = f"holdfast-{self._requests}"
+        self._asked.add(ident)
+        return ident, encode(
+            {"jsonrpc": "2.0", "id": ident, "method": method, "params": params}
+        )
 
     def drop(self, call: Call) -> bytes:
         """Forget a cancelled call; return its batch if that waited only for it."""
@@ -176,7 +237,7 @@ class Protocol:
             ident = found.get("id")
             known = ident if _is_id(ident) else None
             outcome = _error(known, error.code, error.message, error.data)
-        if isinstance(outcome, Call):
+        if isinstance(outcome, Call | Answer):
             return [outcome]
         events: list[Event] = [outcome] if isinstance(outcome, Cancel) else []
         sent = _send(outcome if isinstance(outcome, dict) else None, batch)
@@ -184,13 +245,13 @@ class Protocol:
 
     def _outcome(
         self, message: dict[str, Any], batch: Batch | None
-    ) -> dict[str, Any] | Call | Cancel | None:
+    ) -> dict[str, Any] | Call | Cancel | Answer | None:
         if message.get("jsonrpc") != "2.0":
             raise ProtocolError(INVALID_REQUEST, "not a JSON-RPC 2.0 message")
         method, params = message.get("method"), message.get("params")
         if not isinstance(method, str):
             if message.keys() & {"result", "error"}:
-                return None  # an answer, though we never ask
+                return self._answered(message)
             raise ProtocolError(INVALID_REQUEST, "the message has no method")
         if "id" not in message:
             return self._notified(method, params)
@@ -203,6 +264,13 @@ class Protocol:
                 INVALID_REQUEST, f"id {ident!r} is in use by a call under way"
             )
         return self._request(ident, method, params, batch)
+
+    def _answered(self, message: dict[str, Any]) -> Answer | None:
+        ident = message.get("id")
+        if not isinstance(ident, str) or ident not in self._asked:
+            return None  # an answer to nothing we asked
+        self._asked.remove(ident)
+        return Answer(ident, message.get("result"))
 
     def _notified(self, method: str, params: object) -> Cancel | None:
         if method == "notifications/cancelled" and isinstance(params, dict):
@@ -241,6 +309,13 @@ class Protocol:
         if not isinstance(name, str):
             raise ProtocolError(INVALID_PARAMS, "name must be the name of a tool")
         info = meta.get(_META + "clientInfo")
+        state = params.get("requestState")
+        if stateless and state is not None and not isinstance(state, str):
+            raise ProtocolError(INVALID_PARAMS, "requestState must be a string")
+        if stateless:
+            elicits = _elicits(meta.get(_META + "clientCapabilities"))
+        else:
+            elicits = self._client.elicits and self._version in _ELICITING
         self._open.add(ident)
         return Call(
             ident,
@@ -250,6 +325,9 @@ class Protocol:
             stateless=stateless,
             token=token if _is_id(token) else None,
             batch=batch,
+            elicits=elicits,
+            responses=params.get("inputResponses"),
+            state=state if stateless else None,
         )
 
     def _result(
@@ -272,7 +350,7 @@ class Protocol:
         if method == "initialize" and not stateless:
             wanted = params.get("protocolVersion")
             self._version = wanted if wanted in HANDSHAKE else HANDSHAKE[-1]
-            self._client = Client(params.get("clientInfo"))
+            self._client = Client(params.get("clientInfo"), params.get("capabilities"))
             return {
                 "protocolVersion": self._version,
                 "capabilities": _CAPABILITIES,
@@ -343,6 +421,13 @@ def encode(message: dict[str, Any] | list[dict[str, Any]]) -> bytes:
 
 def _is_id(value: object) -> bool:
     return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _elicits(abilities: object) -> bool:
+    """Return whether a client can show forms: without a word more it is those."""
+    known: dict[str, Any] = abilities if isinstance(abilities, dict) else {}
+    modes = known.get("elicitation")
+    return isinstance(modes, dict) and (not modes or "form" in modes)
 
 
 def _label(value: object) -> str:

@@ -67,8 +67,10 @@ def _structured(message: Output, grep: str) -> dict[str, Any]:
     """Return a command's result as JSON, with the next step where there is one."""
     told = to_json(message)
     running = message.status == common_pb2.EXEC_STATUS_RUNNING
-    if isinstance(message, exec_pb2.ExecResult) and (running or message.truncated):
-        told["next_offset"] = _onward(message)
+    if isinstance(message, exec_pb2.ExecResult):
+        del told["next_offset"]
+        if running or message.truncated:
+            told["next_offset"] = _onward(message)
     notes = (message.note, _next(message, grep), _no_match(message, grep))
     if note := "; ".join(filter(None, notes)):
         told["note"] = note

@@ -66,11 +66,13 @@ class Settings:
         version: str,
         *,
         read_only: bool = False,
+        person: bool = False,
         max_output_chars: int | None = None,
     ) -> common_pb2.ClientContext:
         """Return what the daemon is told about client `name` with each call.
 
-        `max_output_chars` applies where the environment sets none.
+        `person`: it is a person's own command line. `max_output_chars` applies where
+        the environment sets none.
         """
         context = common_pb2.ClientContext(
             name=name,
@@ -78,6 +80,7 @@ class Settings:
             instance=self.instance,
             pid=os.getpid(),
             read_only=read_only,
+            person=person,
             allowed_hosts=self.allowed_hosts,
             default_host=self.default_host,
             default_user=self.default_user,

@@ -35,10 +35,12 @@ COMPLETE = "_HOLDFAST_COMPLETE"
 # Verb: module, name in it, and its help, so that `holdfast --help` loads none of them.
 _VERBS = {
     "status": ("status", "status", "Show how the daemon and all it holds stand."),
+    "doctor": ("doctor", "doctor", "Find out what is wrong, and the next step."),
     "exec": ("exec", "command", "Run a command on a host."),
     "jobs": ("jobs", "jobs", "List commands, running and ended."),
     "job": ("jobs", "job", "Show a job's output, follow it, or stop it."),
-    "hosts": ("hosts", "hosts", "List hosts and test them."),
+    "hosts": ("hosts", "hosts", "List hosts, test them, decide on their keys."),
+    "login": ("login", "login", "Log in to a host that asks a person something."),
     "audit": ("audit", "audit", "Show the audit log, or check it."),
     "mcp-config": ("config_snippets", "mcp_config", "Print what a client needs."),
     "demo": ("demo", "demo", "Show the main job for real."),

@@ -37,7 +37,7 @@ async def dial(options: Options) -> AsyncGenerator[DaemonClient]:
         where = places(os.environ, Path.home(), os.geteuid(), socket=options.socket)
     except PlaceError as error:
         raise CallError("DAEMON_UNAVAILABLE", error.message, hint=error.hint) from error
-    context = settings.context("cli", VERSION)
+    context = settings.context("cli", VERSION, person=True)
     async with DaemonClient(
         where.socket, context, autostart=options.autostart
     ) as client:

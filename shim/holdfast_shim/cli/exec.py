@@ -104,6 +104,11 @@ class SshCommand(click.Command):
     help="Give the command a terminal; twice: also when stdin is none.",
 )
 @click.option("-n", "no_stdin", is_flag=True, help="Do not read standard input.")
+@click.option(
+    "--sudo",
+    is_flag=True,
+    help="Run it as root by sudo, with the password that the configuration names.",
+)
 @click.option("--cwd", default="", help="Working directory on the host.")
 @click.option(
     "--env", multiple=True, metavar="NAME=VALUE", help="Environment variable."
@@ -123,6 +128,7 @@ def command(
     *,
     tty: int,
     no_stdin: bool,
+    sudo: bool,
     cwd: str,
     env: tuple[str, ...],
     shell: str,
@@ -151,6 +157,7 @@ def command(
         tty=with_terminal,
         terminal=terminal.size() if with_terminal else None,
         connect=connect_message(**connect),
+        sudo=sudo,
     )
     if timeout is not None:
         request.timeout_seconds = timeout

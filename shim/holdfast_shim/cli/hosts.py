@@ -12,6 +12,7 @@ from holdfast_shim.cli.complete import complete_target
 from holdfast_shim.cli.connect import connect_message, connect_options
 from holdfast_shim.cli.daemon import QUICK_SECONDS, ask
 from holdfast_shim.cli.options import OK, json_option, options
+from holdfast_shim.cli.trust import trust
 from holdfast_shim.translate import to_json
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 @click.group("hosts")
 def hosts() -> None:
-    """List hosts and test them."""
+    """List hosts, test them, and decide on their keys."""
+
+
+hosts.add_command(trust)
 
 
 @hosts.command("list")
@@ -63,7 +67,7 @@ def _row(host: dict[str, Any]) -> list[str]:
 
 
 @hosts.command("test")
-@click.argument("target", required=False, default="", shell_complete=complete_target)
+@click.argument("target", shell_complete=complete_target)
 @connect_options
 @json_option
 def test_host(target: str, **connect: Any) -> int:
@@ -87,6 +91,29 @@ def test_host(target: str, **connect: Any) -> int:
             ("server", answer.server_version),
             ("host key", answer.host_key_fingerprint),
             ("login", answer.auth_method),
+            *(("not done", note) for note in answer.notes),
         ]
     )
+    return OK
+
+
+@hosts.command("disconnect")
+@click.argument("target", shell_complete=complete_target)
+@click.option("--force", is_flag=True, help="Even while commands use it: they end.")
+@json_option
+def disconnect_host(target: str, *, force: bool) -> int:
+    """Close the shared connection to a host."""
+    chosen = options()
+    request = host_pb2.DisconnectRequest(target=target, force=force)
+
+    async def work(client: DaemonClient) -> host_pb2.DisconnectResponse:
+        stub = host_pb2_grpc.HostServiceStub(client.channel)
+        return await stub.Disconnect(request, metadata=client.metadata())
+
+    answer = ask(chosen, work)
+    if chosen.json:
+        output.emit(to_json(answer))
+        return OK
+    ended = f"; {answer.jobs_ended} commands ended as lost" if answer.jobs_ended else ""
+    output.say(f"closed{ended}" if answer.closed else "there was no connection")
     return OK

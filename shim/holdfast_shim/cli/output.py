@@ -27,6 +27,7 @@ _VERBS = {
     "ssh_job_stop": "`holdfast job ID --stop`",
     "ssh_hosts": "`holdfast hosts list`",
     "ssh_connect": "`holdfast hosts test`",
+    "ssh_disconnect": "`holdfast hosts disconnect`",
 }
 _TOOL = re.compile("`?(" + "|".join(_VERBS) + r")\b`?")
 
@@ -117,9 +118,14 @@ def note(text: str) -> None:
     print(f"holdfast: {plain(text, lines=True)}", file=sys.stderr)
 
 
+def for_people(hint: str) -> str:
+    """Return a hint with our verbs in place of an agent's tools."""
+    return _TOOL.sub(lambda found: _VERBS[found[1]], hint)
+
+
 def fail(error: CallError, *, as_json: bool) -> None:
     """Tell what failed: to programs on stdout, to people on stderr."""
-    hint = _TOOL.sub(lambda found: _VERBS[found[1]], error.hint)
+    hint = for_people(error.hint)
     if as_json:
         told = {
             "reason": error.reason,

@@ -8,6 +8,7 @@ import click
 
 from holdfast.v1 import admin_pb2, admin_pb2_grpc
 from holdfast_shim.cli import output
+from holdfast_shim.cli.complete import complete_target
 from holdfast_shim.cli.daemon import QUICK_SECONDS, ask
 from holdfast_shim.cli.options import FAILED, OK, json_option, options
 from holdfast_shim.translate import to_json
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from holdfast_shim.client import DaemonClient
 
 
+CONNECTION_COLUMNS = ("connection", "state", "channels", "open for", "idle for")
 _CLIENTS = 8
 # Each call of a person's command line is a client of its own, and soon they are many.
 _ONE_SHOT = "cli"
@@ -45,12 +47,16 @@ def client_rows(answer: admin_pb2.StatusResponse) -> list[list[str]]:
 
 
 @click.command("status")
+@click.argument("target", required=False, default="", shell_complete=complete_target)
 @click.option("--limits", is_flag=True, help="Every limit, its unit and its reason.")
 @json_option
-def status(*, limits: bool) -> int:
-    """Show how the daemon and everything it holds stand."""
+def status(target: str, *, limits: bool) -> int:
+    """Show how the daemon and everything it holds stand.
+
+    With TARGET how that host stands: its connections, and what became of them lately.
+    """
     chosen = options()
-    request = admin_pb2.StatusRequest(limits=limits)
+    request = admin_pb2.StatusRequest(limits=limits, target=target)
 
     async def work(client: DaemonClient) -> admin_pb2.StatusResponse:
         stub = admin_pb2_grpc.AdminServiceStub(client.channel)
@@ -60,23 +66,16 @@ def status(*, limits: bool) -> int:
 
     answer = ask(chosen, work)
     if chosen.json:
-        output.emit(to_json(answer))
+        output.emit(to_json(answer.host if target else answer))
+        return OK
+    if target:
+        _show_host(answer.host)
         return OK
     output.pairs(_facts(answer))
     if answer.connections:
         print()
         output.table(
-            ("connection", "state", "channels", "open for", "idle for"),
-            [
-                [
-                    row.target,
-                    row.state,
-                    str(row.channels),
-                    output.span(row.age_seconds),
-                    output.span(row.idle_seconds),
-                ]
-                for row in answer.connections
-            ],
+            CONNECTION_COLUMNS, [connection_row(row) for row in answer.connections]
         )
     if rows := client_rows(answer):
         print()
@@ -90,6 +89,53 @@ def status(*, limits: bool) -> int:
             [[row.name, row.value, row.unit, row.reason] for row in answer.limits],
         )
     return OK
+
+
+def connection_row(row: admin_pb2.Connection) -> list[str]:
+    """Return one connection as `CONNECTION_COLUMNS` has it."""
+    others = f" and {row.passengers} hosts beyond" if row.passengers else ""
+    return [
+        f"{row.target} over {row.via}" if row.via else row.target,
+        row.state,
+        f"{row.channels}{others}",
+        output.span(row.age_seconds),
+        output.span(row.idle_seconds),
+    ]
+
+
+def _show_host(host: admin_pb2.HostStatus) -> None:
+    """Print how one host stands."""
+    since = f", {output.ago(host.since)}" if host.since else ""
+    facts = [("host", host.name), ("reached at", host.target)]
+    facts.append(("state", f"{host.state or 'not used yet'}{since}"))
+    if host.retry_seconds:
+        facts.append(("next login", f"in {output.span(host.retry_seconds)} or later"))
+    if host.last_error:
+        when = output.ago(host.last_error_time)
+        facts.append(("last error", f"{when}: {host.last_error}"))
+    if host.jobs:
+        facts.append(("running jobs", ", ".join(host.jobs)))
+    output.pairs([(name, value) for name, value in facts if value])
+    if host.connections:
+        print()
+        output.table(
+            CONNECTION_COLUMNS, [connection_row(row) for row in host.connections]
+        )
+    if host.events:
+        print()
+        output.table(
+            ("when", "what", "how or why"),
+            [
+                [
+                    output.ago(event.time),
+                    f"{event.kind} ({event.times} times)"
+                    if event.times > 1
+                    else event.kind,
+                    event.detail,
+                ]
+                for event in reversed(host.events)
+            ],
+        )
 
 
 def _facts(answer: admin_pb2.StatusResponse) -> list[tuple[str, str]]:
@@ -108,7 +154,15 @@ def _facts(answer: admin_pb2.StatusResponse) -> list[tuple[str, str]]:
         ("state", answer.state_dir),
         ("jobs", f"{answer.jobs_running} running, {answer.jobs_kept} kept"),
         *audit,
+        *_waiting(answer),
     ]
+
+
+def _waiting(answer: admin_pb2.StatusResponse) -> list[tuple[str, str]]:
+    if not answer.trust_requests:
+        return []
+    names = ", ".join(answer.trust_requests)
+    return [("host keys", f"`holdfast hosts trust` has to decide on {names}")]
 
 
 @click.command("reload")
@@ -141,7 +195,7 @@ def reload_configuration() -> int:
     else:
         output.say(
             f"the configuration in {file} is in force"
-            if answer.reloaded
-            else "the configuration has not changed"
+            if answer.changed
+            else f"the configuration in {file} was in force already"
         )
     return FAILED if answer.error else OK
