@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from grpc import aio
 
 from bench.figures import MIB, Figure, machine, median, ms, percentile, resident, table
+from bench.fleet import cold_figures, far_figure, held_figures
 from fakes.mcp_wire import Wire
 from fakes.sshd import Sshd
 from fakes.world import World, program
@@ -164,7 +165,7 @@ def exec_figures(world: World, sshd: Sshd, master: Path) -> list[Figure]:
             ms(median(ours)),
             f"`ssh -S` over a ControlMaster {ms(median(peer))}",
             median(ours) / median(peer),
-            0.7,
+            0.45,
         ),
         Figure(
             "shim: memory after calls",
@@ -300,6 +301,9 @@ def main() -> int:
         figures += asyncio.run(flood_figures(world))
         figures.append(asyncio.run(burst_figure(world)))
         figures.append(asyncio.run(stalled_figure(world)))
+        figures.append(asyncio.run(far_figure(root)))
+        figures += cold_figures(root)
+        figures += held_figures(root)
     text = table(figures)
     today = dt.datetime.now(dt.UTC).date()
     sys.stdout.write(f"{text}\n{today}, {machine()}\n")

@@ -38,7 +38,7 @@ VALIDATOR: Any = importlib.import_module("jsonschema").Draft202012Validator
 # The contract's tool table: toolset, tool, arguments; * is required.
 TABLE = """
 exec ssh_exec target command* cwd env stdin shell tty timeout_seconds wait_seconds
-    durable max_output_chars connect request_id
+    durable max_output_chars connect request_id sudo
 exec ssh_job_list target running_only
 exec ssh_job_read job_id* stream offset tail_lines grep wait_seconds max_output_chars
 exec ssh_job_stop job_id* signal

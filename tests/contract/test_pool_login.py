@@ -218,13 +218,18 @@ async def test_the_agent_stands_in_for_an_encrypted_file(
 async def test_an_encrypted_key_nobody_asked_for_is_skipped_and_mentioned(
     sshd: Sshd, locked: Path, strange: Path
 ) -> None:
-    """AU-04: the hint says which key was left out."""
+    """AU-04: it is shown by its public half; what is said depends on the server."""
     host = await find_host(sshd.config)
     both = (str(locked), str(sshd.key))
     assert str(sshd.key) in await log_in(replace(host, identity_files=both))
     error = await refused(replace(host, identity_files=(str(locked), str(strange))))
+    assert error.reason is Reason.PASSPHRASE_NEEDED
+    assert f"{locked} is encrypted" in error.message
+    assert "holdfast login box" in error.hint
+    other = keygen(strange.with_name("other"), passphrase="any")
+    error = await refused(replace(host, identity_files=(str(other), str(strange))))
     assert error.reason is Reason.AUTH_FAILED
-    assert f"{locked} is encrypted" in error.hint
+    assert f"{other} is encrypted" in error.hint
 
 
 async def test_a_named_key_that_can_t_be_read_is_said_so(
@@ -288,7 +293,7 @@ async def test_a_wrong_password_is_offered_once_and_never_again(
 
 async def test_one_question_is_answered_with_the_password(tmp_path: Path) -> None:
     """AU-13: keyboard-interactive where it asks just for the password."""
-    prompts = [("Enter your code word: ", False)]
+    prompts = [("Enter your secret word: ", False)]
     async with Odd(prompts=prompts, answers=["right one"]) as odd:
         host = odd.host(tmp_path / "kh", password=Secret("right one"))
         async with make_pool() as pool, await pool.lease(host) as lease:
@@ -300,8 +305,17 @@ async def test_more_than_one_question_is_left_to_a_person(tmp_path: Path) -> Non
     prompts = [("Password: ", False), ("Code: ", False)]
     async with Odd(prompts=prompts, answers=["right one", "123456"]) as odd:
         error = await refused(odd.host(tmp_path / "kh", password=Secret("right one")))
-        assert error.reason is Reason.AUTH_FAILED
-        assert "a person must log in" in error.hint
+        assert error.reason is Reason.LOGIN_NEEDED
+        assert error.message == "odd asks for: Code"
+        assert "ask a person to run `holdfast login odd`" in error.hint
+        assert odd.attempts == []
+
+
+async def test_a_code_is_not_taken_for_the_password(tmp_path: Path) -> None:
+    """AU-13: the password at hand goes nowhere but where it is asked for."""
+    async with Odd(prompts=[("Verification code: ", False)], answers=["1"]) as odd:
+        error = await refused(odd.host(tmp_path / "kh", password=Secret("right one")))
+        assert error.message == "odd asks for: Verification code"
         assert odd.attempts == []
 
 

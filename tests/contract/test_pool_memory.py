@@ -9,6 +9,7 @@ import pytest
 from fakes.asyncssh_server import Odd, mute, raw_server
 from fakes.links import Collector, change_limits, make_limits, make_pool
 from holdfast_daemon.clock import SystemClock
+from holdfast_daemon.connection import idle
 from holdfast_daemon.connection import pool as pool_module
 from holdfast_daemon.connection.pool import Pool
 from holdfast_daemon.errors import DaemonError, Reason
@@ -182,7 +183,7 @@ async def test_a_changed_idle_time_counts_for_connections_that_are_idle_already(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The timer that was set ran on for as long as the old limit said."""
-    monkeypatch.setattr(pool_module, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(idle, "_LOOK_SECONDS", 0.05)
     limits = make_limits(connection_idle_seconds=600)
     async with Odd() as odd, Pool(limits, SystemClock(), Redactor()) as pool:
         host = odd.host(tmp_path / "kh")

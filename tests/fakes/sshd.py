@@ -324,6 +324,19 @@ class Sshd:
         self.config.write_text(kept[0])
         self.known_hosts.write_text(kept[1])
 
+    def replace_listener(self) -> None:
+        """Put a listener with new host keys in its place; connections go on."""
+        process = self._process
+        assert process is not None
+        process.kill()
+        process.wait(PATIENCE)
+        for kind in self.host_key_types:
+            keygen(self.host_key(kind), kind=kind)
+        kept = self.config.read_text(), self.known_hosts.read_text()
+        self.start()
+        self.config.write_text(kept[0])
+        self.known_hosts.write_text(kept[1])
+
     def drop_connections(self) -> None:
         """Kill every connection; the listener goes on."""
         for pid in descendants(self.pid):

@@ -19,7 +19,7 @@ SHIM = ROOT / "shim" / "holdfast_shim"
 FLOORS = [
     {"__main__", "app"},
     {"rpc", "service"},
-    {"exec", "session", "forward", "transfer", "file", "fleet"},
+    {"exec", "session", "forward", "transfer", "file", "fleet", "doctor"},
     {"policy", "audit", "event", "output"},
     {"connection", "hosts"},
     {
@@ -32,6 +32,11 @@ SANS_IO = [
     "exec/request.py",
     "exec/claim.py",
     "exec/ledger.py",
+    "exec/quota.py",
+    "exec/sudo.py",
+    "exec/wording.py",
+    "connection/shell.py",
+    "output/charset.py",
     "output/text.py",
     "output/escape.py",
     "output/line.py",
@@ -40,7 +45,13 @@ SANS_IO = [
     "audit/record.py",
     "policy/entry.py",
     "policy/rules.py",
+    "connection/question.py",
     "connection/state.py",
+    "connection/history.py",
+    "connection/room.py",
+    "connection/wake.py",
+    "connection/demand.py",
+    "connection/standby.py",
     "hosts/target.py",
 ]
 MAX_LINES = 450

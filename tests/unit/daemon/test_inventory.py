@@ -17,7 +17,7 @@ from holdfast_daemon.config import Config, Defaults, HostEntry
 from holdfast_daemon.errors import InputError, Reason, StateError
 from holdfast_daemon.hosts.host import Overrides
 from holdfast_daemon.hosts.inventory import Inventory, default_target
-from holdfast_daemon.hosts.settings import me
+from holdfast_daemon.hosts.tokens import me
 from holdfast_daemon.limits import Limits
 from holdfast_daemon.secrets import Secret
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast_daemon.errors import InputError
-from holdfast_daemon.exec.preamble import MarkerReader, command_line, compose
+from holdfast_daemon.exec.preamble import MarkerReader, compose
 from holdfast_daemon.exec.request import ExecRequest, check
 from holdfast_daemon.limits import Limits
 from holdfast_daemon.streams import Stream
@@ -30,7 +30,7 @@ def run(shell: str, request: ExecRequest) -> tuple[int, str, str, MarkerReader]:
     arguments = [program, "sh"] if shell == "busybox" else [program]
     preamble = compose(request)
     done = subprocess.run(
-        [*arguments, "-c", command_line(request, preamble)],
+        [*arguments, "-c", preamble.script(request.command).line],
         capture_output=True,
         check=False,
         stdin=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ from holdfast_daemon.clock import SystemClock
 from holdfast_daemon.errors import InputError, Reason, StateError
 from holdfast_daemon.hosts import options
 from holdfast_daemon.hosts.resolve import Question, Resolver
-from holdfast_daemon.hosts.settings import home
+from holdfast_daemon.hosts.tokens import home
 from holdfast_daemon.limits import Limits
 
 if TYPE_CHECKING:
@@ -280,10 +280,10 @@ async def test_the_binary_can_be_chosen(config: Path, tmp_path: Path) -> None:
         await missing.settings(Question("x"))
 
 
-async def test_without_an_ssh_the_library_s_parser_resolves(
+async def test_without_an_ssh_a_reader_of_our_own_resolves(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """AU-06: asyncssh's parser where there is no ssh."""
+    """AU-06: the same answers where there is no ssh."""
     monkeypatch.setenv("PATH", str(config.parent))
     lines = read(config).splitlines(keepends=True)
     write(config, "".join(line for line in lines if "exec" not in line))
@@ -292,7 +292,7 @@ async def test_without_an_ssh_the_library_s_parser_resolves(
     assert (web.hostname, web.port, web.user) == ("web1.example", 2222, "deploy")
     assert web.identity_files[1] == f"{config.parent}/key"
     assert web.files("userknownhostsfile")[0] == f"{config.parent}/kh1"
-    assert web.host_key_checking is None
+    assert web.host_key_checking == "accept-new"
     assert web.address_family == "inet6"
     over = await asking.settings(Question("web", (("User", "caller"), ("Port", "5"))))
     assert (over.user, over.port) == ("caller", 5)

@@ -11,17 +11,13 @@ import pytest
 from fakes.sshd import fingerprint as real_fingerprint
 from fakes.sshd import keygen
 from holdfast_daemon.errors import Reason
+from holdfast_daemon.hosts import known_file, update
 from holdfast_daemon.hosts.host import Host
-from holdfast_daemon.hosts.trust import (
-    Status,
-    Trust,
-    Verdict,
-    fingerprint,
-    hashed,
-    learn,
-    names,
-    refusal,
-)
+from holdfast_daemon.hosts.known_hosts import hashed, written
+from holdfast_daemon.hosts.public_key import fingerprint
+from holdfast_daemon.hosts.refusal import refusal
+from holdfast_daemon.hosts.trust import Trust, names
+from holdfast_daemon.hosts.verdict import Status, Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,7 +120,7 @@ def test_no_setting_takes_a_changed_or_revoked_key(
     for key in (OURS, ECDSA):
         verdict = trust.judge(key.public_data)
         assert not trust.accepts(verdict)
-        assert not trust.learns(verdict)
+        assert trust.learns(verdict) == []
 
 
 def test_another_file_named_by_a_call_does_not_hide_a_changed_key(
@@ -150,7 +146,7 @@ def test_an_unknown_key_is_taken_only_as_the_setting_says(
     trust = Trust.load(host(file, host_key_checking=checking))
     verdict = trust.judge(OURS.public_data)
     assert trust.accepts(verdict) is accepted
-    assert trust.learns(verdict) is learned
+    assert trust.learns(verdict) == (["web1"] if learned else [])
 
 
 def test_a_pinned_fingerprint_decides_alone(file: Path) -> None:
@@ -164,16 +160,97 @@ def test_a_pinned_fingerprint_decides_alone(file: Path) -> None:
     assert error.metadata["known_fingerprint"] == pin
 
 
-def test_authorities_are_judged_apart(file: Path) -> None:
-    """A5 row 26: CA-signed."""
-    file.write_text(f"@cert-authority *.example {line(OURS)}\n")
-    inside = Trust.load(host(file, hostname="web1.example"))
-    assert inside.has_authorities
-    assert inside.judge_authority(OURS.public_data).status is Status.KNOWN
-    assert inside.judge_authority(OTHER.public_data).status is Status.CHANGED
-    outside = Trust.load(host(file))
-    assert not outside.has_authorities
-    assert outside.judge_authority(OURS.public_data).status is Status.UNKNOWN
+@pytest.mark.parametrize(
+    ("text", "checking", "wanted", "learnt"),
+    [
+        ("{name} {ours}\n{ip} {ours}\n", "yes", Status.KNOWN, []),
+        ("{name},{ip} {ours}\n", "yes", Status.KNOWN, []),
+        ("{name} {ours}\n", "yes", Status.KNOWN, ["ip"]),
+        ("{name} {ours}\n{ip} {other}\n", "yes", Status.CHANGED, []),
+        ("{name} {ours}\n{ip} {other}\n", "no", Status.CHANGED, []),
+        ("{name} {ours}\n@revoked {ip} {ours}\n", "yes", Status.REVOKED, []),
+        ("{ip} {ours}\n", "yes", Status.UNKNOWN, []),
+        ("{ip} {ours}\n", "accept-new", Status.UNKNOWN, ["name"]),
+        ("{ip} {other}\n", "accept-new", Status.CHANGED, []),
+        ("", "accept-new", Status.UNKNOWN, ["name", "ip"]),
+        ("{name} {other}\n{ip} {ours}\n", "yes", Status.CHANGED, []),
+    ],
+)
+@pytest.mark.parametrize("port", [22, 2222])
+def test_an_address_has_a_say_where_that_is_asked_for(
+    file: Path,
+    text: str,
+    *,
+    checking: HostKeyChecking,
+    wanted: Status,
+    learnt: list[str],
+    port: int,
+) -> None:
+    """AU-09: CheckHostIP, as ssh has it: an address' own key is to be the same."""
+    told = {"name": "web1", "ip": "192.0.2.7"}
+    if port != 22:
+        told = {key: f"[{value}]:{port}" for key, value in told.items()}
+    file.write_text(text.format(ours=line(OURS), other=line(OTHER), **told))
+    asked = host(file, port=port, check_host_ip=True, host_key_checking=checking)
+    trust = Trust.load(asked)
+    verdict = trust.judge(OURS.public_data, "192.0.2.7")
+    assert verdict.status is wanted
+    assert trust.learns(verdict) == [told[each] for each in learnt]
+    assert trust.accepts(verdict) is (
+        wanted is Status.KNOWN or (wanted is Status.UNKNOWN and checking != "yes")
+    )
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1", "::1"])
+def test_loopback_and_proxies_have_no_address_to_check(
+    file: Path, address: str
+) -> None:
+    file.write_text(f"web1 {line(OURS)}\n127.0.0.1,::1 {line(OTHER)}\n")
+    trust = Trust.load(host(file, check_host_ip=True))
+    verdict = trust.judge(OURS.public_data, address)
+    assert verdict.status is Status.KNOWN
+    assert trust.learns(verdict) == []
+
+
+def test_further_keys_are_learnt_only_of_hosts_known_plainly(file: Path) -> None:
+    """AU-09: UpdateHostKeys, where a line of the person's own names this host alone."""
+    proved = [OURS.public_data, OTHER.public_data, ECDSA.public_data]
+    for text, wanted in (
+        ("web1 {ours}\n", 2),
+        ("{hashed} {ours}\n", 2),
+        ("web1,192.0.2.1 {ours}\n", 2),
+        ("web1 {ours}\n@revoked web1 {other}\n", 1),
+        ("web1 {ours}\nweb1 {other}\n", 1),
+        ("web1 {ours}\nelsewhere {other}\n", 0),
+        ("web* {ours}\n", None),
+        ("web1,web2,web3 {ours}\n", None),
+    ):
+        known = {"ours": line(OURS), "other": line(OTHER), "hashed": hashed("web1")}
+        file.write_text(before := text.format(**known))
+        asked = host(file, update_host_keys="yes")
+        verdict = Trust.load(asked).judge(OURS.public_data)
+        assert update.is_wanted(asked)
+        assert update.applies(asked, verdict) is (wanted is not None)
+        if wanted is None:
+            continue
+        assert len(update.learn(asked, proved)) == wanted
+        after = file.read_text()
+        assert after.startswith(before)
+        assert after.count("\n") == before.count("\n") + wanted
+        assert update.learn(asked, proved) == []
+    mine = (str(file),)
+    for changes in (
+        {"guard_known_hosts": mine},
+        {"user_known_hosts": ()},
+        {"update_host_keys": "ask"},
+        {"pinned_fingerprint": "SHA256:x"},
+    ):
+        assert not update.is_wanted(
+            host(file, **({"update_host_keys": "yes"} | changes))
+        )
+    system = host(file, update_host_keys="yes", global_known_hosts=mine)
+    system = replace(system, user_known_hosts=(f"{file}.none",))
+    assert not update.applies(system, Trust.load(system).judge(OURS.public_data))
 
 
 def test_a_learned_key_is_known_to_us_and_to_openssh(file: Path) -> None:
@@ -182,7 +259,8 @@ def test_a_learned_key_is_known_to_us_and_to_openssh(file: Path) -> None:
     nested = file.parent / "new" / "known_hosts"
     for hash_names in (False, True):
         target = host(nested, port=2222, hash_known_hosts=hash_names)
-        learn(target, OURS.public_data)
+        name = hashed("[web1]:2222") if hash_names else "[web1]:2222"
+        known_file.append(str(nested), [written(name, OURS.public_data)])
         assert Trust.load(target).judge(OURS.public_data).status is Status.KNOWN
         found = subprocess.run(
             ["ssh-keygen", "-F", "[web1]:2222", "-f", str(nested)],
@@ -198,7 +276,7 @@ def test_a_learned_key_is_known_to_us_and_to_openssh(file: Path) -> None:
 
 def test_learning_repairs_a_file_without_a_last_newline(file: Path) -> None:
     file.write_text(f"other {line(OTHER)}")
-    learn(host(file), OURS.public_data)
+    known_file.append(str(file), [written("web1", OURS.public_data)])
     assert len(file.read_text().splitlines()) == 2
     assert Trust.load(host(file)).judge(OURS.public_data).status is Status.KNOWN
 
@@ -211,7 +289,8 @@ def test_a_refusal_shows_both_fingerprints_and_the_place(file: Path) -> None:
     assert error.metadata["fingerprint"] == fingerprint(OURS.public_data)
     assert error.metadata["known_fingerprint"] == fingerprint(OTHER.public_data)
     assert error.metadata["known_in"] == f"{file}:2"
-    assert f"ssh-keygen -R 'web1' -f {file}" in error.hint
+    assert (error.metadata["file"], error.metadata["line"]) == (str(file), "2")
+    assert "`holdfast hosts trust a` in a terminal" in error.hint
     unknown = refusal(host(file), judge(file, ""))
     assert unknown.reason is Reason.HOST_KEY_UNKNOWN
     assert fingerprint(OURS.public_data) in unknown.message

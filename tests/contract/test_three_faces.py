@@ -1,0 +1,199 @@
+"""One API, three faces: what a tool answers, the command line and gRPC answer too."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+import pytest
+import pytest_asyncio
+
+from fakes.served import info_of
+from fakes.tools import Tools, served, tools
+from fakes.watch import connected
+from holdfast.v1 import exec_pb2, exec_pb2_grpc, host_pb2, host_pb2_grpc
+from holdfast_shim.translate import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from fakes.sshd import Sshd
+    from fakes.world import World
+    from holdfast_shim.client import DaemonClient
+
+    Ask = Callable[[DaemonClient, str], Any]
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.xdist_group("three_faces"),
+    pytest.mark.needs_sshd,
+]
+
+
+@pytest.fixture(scope="module")
+def world(sshd: Sshd) -> Iterator[World]:
+    more = '[hosts.box]\ntags = ["a"]\ndescription = "the one"\n'
+    with served(sshd, more=more) as one:
+        yield one
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def ssh(world: World) -> AsyncIterator[Tools]:
+    async with tools(world, "--toolsets", "all", target="") as one:
+        yield one
+
+
+async def last(frames: Any) -> Any:
+    """Return the result at the end of a stream."""
+    found: Any = None
+    async for frame in frames:
+        found = frame
+    return found.result
+
+
+def execs(client: DaemonClient) -> exec_pb2_grpc.ExecServiceStub:
+    return exec_pb2_grpc.ExecServiceStub(client.channel)
+
+
+def hosts(client: DaemonClient) -> host_pb2_grpc.HostServiceStub:
+    return host_pb2_grpc.HostServiceStub(client.channel)
+
+
+# Tool: its arguments, the words of the command line, and the RPC. {job} is a job's id.
+FACES: dict[str, tuple[dict[str, Any], list[str], Ask]] = {
+    "ssh_exec": (
+        {"target": "box", "command": "echo out; echo err >&2; exit 3", "cwd": "/"},
+        ["exec", "--cwd", "/", "box", "--", "echo out; echo err >&2; exit 3"],
+        lambda client, job: last(  # noqa: ARG005 - one shape for all
+            execs(client).Run(
+                exec_pb2.RunRequest(
+                    target="box", command="echo out; echo err >&2; exit 3", cwd="/"
+                ),
+                metadata=client.metadata("ssh_exec"),
+            )
+        ),
+    ),
+    "ssh_job_list": (
+        {"target": "box"},
+        ["jobs", "box"],
+        lambda client, job: execs(client).ListJobs(  # noqa: ARG005
+            exec_pb2.ListJobsRequest(target="box"), metadata=client.metadata()
+        ),
+    ),
+    "ssh_job_read": (
+        {"job_id": "{job}", "offset": 0},
+        ["job", "{job}"],
+        lambda client, job: last(
+            execs(client).ReadJob(
+                exec_pb2.ReadJobRequest(job_id=job, offset=0),
+                metadata=client.metadata(),
+            )
+        ),
+    ),
+    "ssh_job_stop": (
+        {"job_id": "{job}"},
+        ["job", "{job}", "--stop"],
+        lambda client, job: execs(client).StopJob(
+            exec_pb2.StopJobRequest(job_id=job), metadata=client.metadata()
+        ),
+    ),
+    "ssh_hosts": (
+        {"tag": "a"},
+        ["hosts", "list", "--tag", "a"],
+        lambda client, job: hosts(client).ListHosts(  # noqa: ARG005
+            host_pb2.ListHostsRequest(tag="a"), metadata=client.metadata()
+        ),
+    ),
+    "ssh_connect": (
+        {"target": "box"},
+        ["hosts", "test", "box"],
+        lambda client, job: hosts(client).Connect(  # noqa: ARG005
+            host_pb2.ConnectRequest(target="box"), metadata=client.metadata()
+        ),
+    ),
+    "ssh_disconnect": (
+        {"target": "box"},
+        ["hosts", "disconnect", "box"],
+        lambda client, job: hosts(client).Disconnect(  # noqa: ARG005
+            host_pb2.DisconnectRequest(target="box"), metadata=client.metadata()
+        ),
+    ),
+}
+# What differs from call to call, or tells what the answer's own size left out.
+OWN = {"job_id", "duration_ms", "rtt_ms", "started", "next_offset"}
+
+
+def shared(value: Any) -> Any:
+    """Return an answer without what is each call's own."""
+    if isinstance(value, dict):
+        return {key: shared(item) for key, item in value.items() if key not in OWN}
+    if isinstance(value, list):
+        return [shared(item) for item in value]
+    return value
+
+
+async def test_every_tool_has_a_verb_of_the_command_line(ssh: Tools) -> None:
+    """NF-18, IN-08: one that is added must be added to the other faces."""
+    listed = (await ssh.wire.request("tools/list"))["result"]["tools"]
+    assert {tool["name"] for tool in listed} == set(FACES)
+
+
+@pytest.mark.parametrize("tool", FACES)
+async def test_the_three_faces_answer_the_same(
+    ssh: Tools, world: World, tool: str
+) -> None:
+    """NF-18, IN-08: the same fields with the same values."""
+    arguments, words, ask = FACES[tool]
+    ran = await ssh.run("echo first; exit 5", target="box")
+    job = str(ran["job_id"])
+    if tool == "ssh_disconnect":
+        # What was closed once is closed for all: each sees that there is none.
+        await ssh.told(tool, **arguments)
+
+    def filled(value: Any) -> Any:
+        return value.format(job=job) if isinstance(value, str) else value
+
+    told = await ssh.told(tool, **{k: filled(v) for k, v in arguments.items()})
+    done = await asyncio.to_thread(
+        world.cli, "--json", *map(filled, words), check=False
+    )
+    printed = json.loads(done.stdout)
+    async with connected(world, "cli") as client:
+        answered = to_json(await ask(client, job))
+    if tool == "ssh_job_list":
+        # Each of the calls above is a job of its own; this one is in all the lists.
+        rows = [
+            next(row for row in answer["jobs"] if row["job_id"] == job)
+            for answer in (told, printed, answered)
+        ]
+        assert rows[0] == rows[1] == rows[2]
+        return
+    assert shared(told) == shared(printed)
+    assert shared(told) == shared(answered)
+    assert shared(told)
+
+
+async def test_the_three_faces_refuse_alike(ssh: Tools, world: World) -> None:
+    """NF-18, EX-20: the same reason, and the same word about what ran."""
+    error = await ssh.refused(
+        "ssh_exec", target="box", command="true", cwd="/nonexistent"
+    )
+    words = ["--json", "exec", "--cwd", "/nonexistent", "box", "--", "true"]
+    done = await asyncio.to_thread(world.cli, *words, check=False)
+    printed = json.loads(done.stdout)["error"]
+    assert (printed["reason"], printed["ran"]) == (error["reason"], error["ran"])
+    async with connected(world) as client:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await last(
+                execs(client).Run(
+                    exec_pb2.RunRequest(
+                        target="box", command="true", cwd="/nonexistent"
+                    ),
+                    metadata=client.metadata(),
+                )
+            )
+    info = info_of(caught.value)
+    assert (info.reason, info.metadata["ran"]) == (error["reason"], "no")
+    assert error["reason"] == "CWD_FAILED"
