@@ -27,7 +27,7 @@ from holdfast_daemon.errors import DaemonError, Reason
 from holdfast_daemon.hosts import known_file, update
 from holdfast_daemon.hosts.known_hosts import hashed, written
 from holdfast_daemon.hosts.refusal import refusal
-from holdfast_daemon.hosts.trust import Trust
+from holdfast_daemon.hosts.trust import Trust, own_files
 from holdfast_daemon.hosts.verdict import Status
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class _Attempt:
         else:
             lines = [written(",".join(names), blob)]
         try:
-            await asyncio.to_thread(known_file.append, host.user_known_hosts[0], lines)
+            await asyncio.to_thread(known_file.append, own_files(host)[0], lines)
         except OSError as error:
             _log.warning("a new host key was not written down: %s", error)
 

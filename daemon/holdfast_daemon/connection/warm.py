@@ -130,6 +130,7 @@ class Warm:
         self.fill()
 
     async def _add(self) -> Waiting | None:
+        channel: Waiting | None = None
         try:
             channel = await Waiting.open(self._connection, self._carried)
             if self._shells is not False:
@@ -141,6 +142,10 @@ class Warm:
                 channel = await Waiting.open(self._connection, self._carried)
         except (asyncssh.Error, OSError, TimeoutError) as error:
             _log.debug("no channel was opened ahead: %s", error)
+            if channel is not None:
+                # it says nothing: whoever waits there is not asked again soon
+                self._shells = False
+                channel.close()
             return None
         return channel
 

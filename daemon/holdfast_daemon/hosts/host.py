@@ -70,6 +70,8 @@ class Host:
         identity_agent: Socket of IdentityAgent; "" none named, "none" forbids agents.
         guard_known_hosts: Files of the person's configuration when the call named
             another one: what they call changed or revoked stays refused.
+        own_known_hosts: The person's own files, when the call named another one: what
+            is learnt goes there. None: the call named none.
         explicit_identity: The caller named the key file; only it is tried.
         revoked_host_keys: Files of RevokedHostKeys, plain lists or KRLs.
         known_hosts_command: KnownHostsCommand with the tokens filled in that are known
@@ -100,6 +102,7 @@ class Host:
     user_known_hosts: tuple[str, ...] = ()
     global_known_hosts: tuple[str, ...] = ()
     guard_known_hosts: tuple[str, ...] = ()
+    own_known_hosts: tuple[str, ...] | None = None
     hash_known_hosts: bool = False
     host_key_alias: str = ""
     host_key_checking: HostKeyChecking = "yes"

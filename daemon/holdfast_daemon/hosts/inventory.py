@@ -322,6 +322,7 @@ def _host(
         host = replace(
             host,
             guard_known_hosts=(*host.user_known_hosts, *host.global_known_hosts),
+            own_known_hosts=host.user_known_hosts,
             user_known_hosts=(path,),
             global_known_hosts=(),
         )

@@ -67,7 +67,8 @@ class KnownHosts:
         keys: list[KnownKey] = []
         for file in files:
             try:
-                data = Path(file).read_bytes()
+                # a device or a pipe, which a call may name, would never end
+                data = Path(file).read_bytes() if Path(file).is_file() else b""
             except OSError:
                 continue
             keys += parse(file, data.decode("utf-8", "surrogateescape"))

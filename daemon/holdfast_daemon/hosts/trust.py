@@ -25,6 +25,8 @@ from holdfast_daemon.hosts.verdict import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from holdfast_daemon.hosts.host import Host
     from holdfast_daemon.hosts.public_key import Certificate
 
@@ -127,7 +129,7 @@ class Trust:
     def learns(self, verdict: Verdict) -> list[str]:
         """Return the names under which the key is to be written down."""
         address = [verdict.address] if verdict.address else []
-        if not self.host.user_known_hosts:
+        if not own_files(self.host):
             return []
         if verdict.status is Status.KNOWN:
             return address
@@ -229,6 +231,12 @@ class Trust:
 def files(host: Host) -> list[str]:
     """Return the known_hosts files of a host, the person's own first."""
     return [*host.user_known_hosts, *host.global_known_hosts]
+
+
+def own_files(host: Host) -> Sequence[str]:
+    """Return the files that a login may write to; never one that a call named."""
+    own = host.own_known_hosts
+    return host.user_known_hosts if own is None else own
 
 
 def names(host: Host) -> tuple[str, str]:
