@@ -12,9 +12,9 @@ import hmac
 import re
 import secrets
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from holdfast_daemon.hosts import key_list
 from holdfast_daemon.hosts.public_key import fingerprint, key_type
 
 if TYPE_CHECKING:
@@ -63,12 +63,15 @@ class KnownHosts:
 
     @classmethod
     def read(cls, files: Sequence[str]) -> KnownHosts:
-        """Read `files`; one that is missing or unreadable says nothing, as with ssh."""
+        """Read `files`; one that is missing or unreadable says nothing, as with ssh.
+
+        Raises:
+            DaemonError: One is far too large.
+        """
         keys: list[KnownKey] = []
         for file in files:
             try:
-                # a device or a pipe, which a call may name, would never end
-                data = Path(file).read_bytes() if Path(file).is_file() else b""
+                data = key_list.read(file)
             except OSError:
                 continue
             keys += parse(file, data.decode("utf-8", "surrogateescape"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast_daemon.errors import DaemonError, Reason, StateError
-from holdfast_daemon.hosts import known_hosts, public_key
+from holdfast_daemon.hosts import key_list, known_hosts, public_key
 
 if TYPE_CHECKING:
     from holdfast_daemon.hosts.host import Host
@@ -28,7 +28,7 @@ def revoked_by(host: Host, blob: bytes) -> str:
     """
     for path in host.revoked_host_keys:
         try:
-            data = Path(path).read_bytes()
+            data = key_list.read(path)
         except OSError as error:
             why = error.strerror or str(error)
             raise _unreadable(host, path, f"it can't be read: {why}") from None

@@ -57,7 +57,7 @@ class Trust:
         """Read the files of `host`. Blocks; call it in a thread.
 
         Raises:
-            DaemonError: Its KnownHostsCommand fails.
+            DaemonError: Its KnownHostsCommand fails, or a file is far too large.
         """
         name, plain = names(host)
         found = KnownHosts.read(files(host))
