@@ -17,6 +17,7 @@ import pwd
 import struct
 import sys
 import termios
+from functools import partial
 from pathlib import Path
 
 import asyncssh
@@ -33,8 +34,20 @@ def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-async def _serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
+async def _serve(
+    clients: set[asyncssh.SSHServerConnection],
+    process: asyncssh.SSHServerProcess[bytes],
+) -> None:
     """Run one command, or a login shell, as sshd would."""
+    clients.add(process.get_extra_info("connection"))
+    try:
+        await _run(process)
+    finally:
+        process.close()
+        await process.wait_closed()
+
+
+async def _run(process: asyncssh.SSHServerProcess[bytes]) -> None:
     command = process.command
     arguments = [_shell(), "-c", command] if command else [_shell(), "-i"]
     if process.term_type:
@@ -56,7 +69,6 @@ async def _serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
         process.exit_with_signal(_signal_name(-code))
     else:
         process.exit(code)
-    await process.wait_closed()
 
 
 async def _on_terminal(
@@ -102,12 +114,13 @@ async def serve(directory: Path) -> None:
     (directory / "id_ed25519").chmod(0o600)
     authorized = directory / "authorized_keys"
     client_key.write_public_key(authorized)
+    clients: set[asyncssh.SSHServerConnection] = set()
     server = await asyncssh.listen(
         _LOOPBACK,
         0,
         server_host_keys=[host_key],
         authorized_client_keys=str(authorized),
-        process_factory=_serve,
+        process_factory=partial(_serve, clients),
         encoding=None,
         line_editor=False,
     )
@@ -127,6 +140,8 @@ async def serve(directory: Path) -> None:
     sys.stdout.flush()
     await _stdin_ends()
     server.close()
+    for client in clients:
+        client.abort()
     await server.wait_closed()
 
 

@@ -76,7 +76,13 @@ class Warm:
             return found
         promise: asyncio.Future[Waiting | None] = loop.create_future()
         self._promised.append(promise)
-        found = await promise
+        try:
+            found = await promise
+        except asyncio.CancelledError:
+            # kept in the same moment: another caller may use it
+            if promise.done() and not promise.cancelled():
+                self._keep(promise.result())
+            raise
         if found is not None and not found.suits(start):
             found.close()
             return None
@@ -129,6 +135,11 @@ class Warm:
         self._look = None
         self.fill()
 
+    def _keep(self, channel: Waiting | None) -> None:
+        if channel is not None:
+            self._waiting.append(channel)
+            self.fill()
+
     async def _add(self) -> Waiting | None:
         channel: Waiting | None = None
         try:
@@ -155,9 +166,8 @@ class Warm:
         self._promised = deque(p for p in self._promised if not p.done())
         if channel is not None and self._promised:
             self._promised.popleft().set_result(channel)
-        elif channel is not None:
-            self._waiting.append(channel)
-            self.fill()
+        else:
+            self._keep(channel)
         # each promise stands for one that is being opened
         while len(self._promised) > len(self._opening):
             self._promised.popleft().set_result(None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pwd
 import shutil
 import socket
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from holdfast_daemon.hosts.host import Host
 
 HOME = Path.home()
+# ssh goes by this one, whatever HOME says
+ACCOUNT_HOME = pwd.getpwuid(os.getuid()).pw_dir
 SSH = """
 Host web
     HostName web.example
@@ -68,7 +71,7 @@ async def test_an_alias_of_ssh_config_needs_no_other_configuration(ssh: Path) ->
     assert host.name == "web"
     assert host.host_key_checking == "accept-new"
     assert host.connect_timeout == 4
-    assert host.user_known_hosts == (f"{HOME}/web_hosts",)
+    assert host.user_known_hosts == (f"{ACCOUNT_HOME}/web_hosts",)
 
 
 async def test_the_call_wins_over_target_entry_and_ssh(ssh: Path) -> None:
