@@ -57,6 +57,10 @@ _REFUSALS = frozenset(
 # host the shell that is to wait would slow down the command, or the next one.
 _WHILE_IT_RUNS = 0.05
 _PAUSE = 0.001
+# After the first command: most hosts of a fleet are asked one thing only. The first is
+# the probe's, where there is one.
+_FIRST = 0.25
+_FEW = 2
 
 
 class Link:
@@ -64,6 +68,7 @@ class Link:
 
     Attributes:
         room: How many more channels it may carry, as its pool counts.
+        calm: Whether nothing more urgent goes on than opening channels ahead.
         lends_agent: Commands on it may use an agent of this machine.
         proven: It was of use: a channel on it, or a tunnel through it, did its work.
     """
@@ -77,6 +82,7 @@ class Link:
         self._clock = clock
         self._opening: dict[asyncio.Task[None], Session] = {}
         self._sessions: set[Session] = set()
+        self._begun = 0
         self._facts: ShellFacts | None = None
         self._probe: asyncio.Task[ShellFacts] | None = None
         self._ended = asyncio.Event()
@@ -88,13 +94,20 @@ class Link:
         self.used_at = self.opened_at
         self._carried = Carried()
         self.room: Callable[[], int] = self._room
+        self.calm: Callable[[], bool] = lambda: True
         self.proven = False
         self.lends_agent = bool(login.lent_agent)
         self._pause: asyncio.TimerHandle | None = None
         self._manner = Start(None, environment=host.environment, agent=self.lends_agent)
-        # not the method itself: a pool sets another one later
-        room = lambda: self.room()  # noqa: E731, PLW0108
-        self._warm = Warm(self.connection, limits, room, self._manner, self._carried)
+        self._warm = Warm(
+            self.connection,
+            limits,
+            self._manner,
+            self._carried,
+            # not the methods themselves: a pool sets others later
+            room=lambda: self.room(),  # noqa: PLW0108
+            calm=lambda: self.calm(),  # noqa: PLW0108
+        )
         self.server_version = _text(
             login.connection.get_extra_info("server_version", "")
         )
@@ -305,6 +318,7 @@ class Link:
 
     def _session_begun(self, session: Session) -> None:
         self._sessions.add(session)
+        self._begun += 1
         self.used_at = self._clock.monotonic()
         if self._pause is not None:
             self._pause.cancel()
@@ -325,7 +339,8 @@ class Link:
         A device may take each channel for a login, or end with its first command.
         """
         if self._facts is not None and self._facts.family == "posix":
-            self._warm.fill_within(seconds)
+            few = self._begun <= _FEW
+            self._warm.fill_within(_FIRST if few else seconds)
 
     def _room(self) -> int:
         return self._limits.channels_per_connection - self.channels

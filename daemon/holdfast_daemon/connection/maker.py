@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 # The longest that a login waits for its time; it is refused where that is further off.
 _PATIENCE = 5.0
 _PLACES = 1000
+# More handshakes than one agent at work causes: somebody asks a fleet.
+_CROWD = 4
 
 
 class NotYet(LinkError):  # noqa: N818  a time first, an error second
@@ -78,6 +80,11 @@ class Maker:
         self._wasted = Brakes(_PATIENCE, random)
         # where accounts are that a server hung up on
         self._places: dict[Hashable, tuple[str, int]] = {}
+
+    @property
+    def crowded(self) -> bool:
+        """Whether many hosts are being logged in to at once."""
+        return self._turns.taken > _CROWD
 
     def left(self, account: Hashable) -> float:
         """Return the seconds until the next login there may begin; 0: now."""

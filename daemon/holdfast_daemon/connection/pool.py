@@ -337,6 +337,7 @@ class Pool:
             self._gone(entry)
             return
         link.room = lambda: entry.capacity - entry.load
+        link.calm = lambda: not self._maker.crowded
         link.on_closed = lambda _: self._gone(entry)
         link.on_facts = lambda facts: self._remember(entry.host, facts)
         link.on_channel_ended = lambda _: self._touch(entry)

@@ -46,6 +46,11 @@ class Turns:
                 self.end(host)
             raise
 
+    @property
+    def taken(self) -> int:
+        """How many handshakes are under way, with all servers."""
+        return sum(budget.taken for budget in self._budgets.values())
+
     def crowded(self, host: Host) -> bool:
         """Whether others shake hands with that server, or wait to."""
         budget = self._budgets.get(host.place)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+# When to look again whether a crowd of logins is over.
+_CROWD = 0.25
+
 
 class Warm:
     """Keeps channels waiting while a connection is in use, within what it can carry.
@@ -34,18 +37,21 @@ class Warm:
         self,
         connection: SSHClientConnection,
         limits: Limits,
-        room: Callable[[], int],
         manner: Start,
         carried: Carried,
+        *,
+        room: Callable[[], int],
+        calm: Callable[[], bool],
     ) -> None:
         """Keep channels on `connection`.
 
-        `room` tells how many it may carry more, `manner` with what a shell starts,
-        and `carried` counts them all.
+        `manner` says with what a shell starts, and `carried` counts them all; `room`
+        tells how many more it may carry, and `calm` whether this is the time for it.
         """
         self._connection = connection
         self._limits = limits
         self._room = room
+        self._calm = calm
         self._carried = carried
         self._manner = manner
         # whether shells may wait; asked again after each pause, for files change
@@ -104,6 +110,9 @@ class Warm:
         if not wanted:
             self._shells = None
         wanted = min(wanted, max(0, self._room())) if self._open else 0
+        if wanted > self.count and not self._calm():
+            self.fill_within(_CROWD)
+            wanted = self.count
         for _ in range(wanted - self.count):
             task = loop.create_task(self._add())
             self._opening.add(task)
