@@ -156,6 +156,7 @@ def test_a_daemon_is_started_when_none_answers(world: World) -> None:
     assert world.cli("exec", "box", "--", "echo up").stdout == b"up\n"
 
 
+@pytest.mark.usefixtures("terminals")
 def test_a_terminals_input_ends_with_ours(world: World) -> None:
     """EX-10: `-tt` with a pipe sends what a person types for the end of input."""
     for stdin, told in ((b"", b""), (b"x\n", b"x\r\nx\r\n"), (b"x", b"xx")):

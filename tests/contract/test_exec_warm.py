@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import signal
 import subprocess
 from pathlib import Path
@@ -230,6 +231,13 @@ async def account(
             yield sshd, ssh
 
 
+reads_bashrc = pytest.mark.skipif(
+    not pwd.getpwuid(os.getuid()).pw_shell.endswith("/bash"),
+    reason="the login shell of this user is not bash, so nothing reads ~/.bashrc",
+)
+
+
+@reads_bashrc
 async def test_start_up_files_that_stop_at_once_are_fine(tmp_path: Path) -> None:
     """Issue 3 point 5: the ~/.bashrc that new accounts get."""
     async with account(tmp_path, GUARD) as (sshd, ssh):
@@ -237,6 +245,7 @@ async def test_start_up_files_that_stop_at_once_are_fine(tmp_path: Path) -> None
         assert result["stdout"] == "bash []\n"
 
 
+@reads_bashrc
 @pytest.mark.parametrize(
     ("rc", "said"),
     [

@@ -107,7 +107,8 @@ async def test_connects_and_disconnects_leave_no_task_descriptor_or_process(
             await asyncio.gather(*(work(worker) for worker in range(AT_ONCE)))
             failed, went_well = outcomes
             assert failed + went_well == CYCLES
-            assert 0.15 < failed / CYCLES < 0.5, outcomes
+            # also those refused at once, while the host is left in peace
+            assert 0.15 < failed / CYCLES < 0.7, outcomes
             proxy.heal()
             assert not pool.list()
             await settled(proxy, server)
