@@ -59,10 +59,15 @@ _SEQUENCE = re.compile(
 _TWO_CHARACTERS = re.compile(r"\x1b[]PX^_k]")
 
 
-def strip(text: str, *, final: bool) -> tuple[str, str]:
+# Moves and edits of a line: what `output/rows.py` reads.
+_MOVE = re.compile(r"(?:\x1b\[|\x9b)([0-9;]*[@A-DGHJKPXdf`])")
+
+
+def strip(text: str, *, final: bool, moves: bool = False) -> tuple[str, str]:
     """Return `text` without sequences, and its end that may be the start of one.
 
-    CR and BS stay: they matter to lines. With `final` nothing is kept back.
+    CR and BS stay: they matter to lines; with `moves` also what else moves the cursor
+    or edits the line, as `ESC [`. With `final` nothing is kept back.
     """
     parts: list[str] = []
     place = 0
@@ -72,6 +77,8 @@ def strip(text: str, *, final: bool) -> tuple[str, str]:
         if match is None:
             place = start.end()
         elif match["open"] is None:
+            if moves and (move := _MOVE.fullmatch(match[0])):
+                parts.append(f"\x1b[{move[1]}")
             place = match.end()
         elif final:
             place = match.start() + _dead_length(match[0])

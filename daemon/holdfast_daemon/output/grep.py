@@ -7,17 +7,17 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-import regex
-
 from holdfast_daemon.errors import InputError
+from holdfast_daemon.output.pattern import SLOW_HINT, compile_pattern
 from holdfast_daemon.output.text import Cleaner
 
 if TYPE_CHECKING:
+    import regex
+
     from holdfast_daemon.output.spool import Spool
     from holdfast_daemon.streams import Stream
 
 _STEP_BYTES = 256 * 1024
-_PATTERN_CHARS = 1000
 # A line without end is searched in parts of this size.
 _LINE_BYTES = 64 * 1024
 _SHOWN_CHARS = 400
@@ -121,7 +121,7 @@ class _Search:
         return InputError(
             "grep",
             f"the pattern is too slow: it got no further on line {self.number}",
-            hint="avoid nested repeats such as (a+)+, or search for plain words",
+            hint=SLOW_HINT,
         )
 
     def _match(self, line: str) -> None:
@@ -152,7 +152,7 @@ async def grep(
         InputError: the pattern is wrong, or too slow for `seconds`.
     """
     begun = time.monotonic()
-    compiled = await asyncio.to_thread(_compile, pattern)
+    compiled = await asyncio.to_thread(compile_pattern, pattern, field="grep")
     search = _Search(compiled, budget, begun + seconds)
     position, end = 0, spool.end
     complete = True
@@ -172,21 +172,6 @@ async def grep(
         except TimeoutError:
             raise search.too_slow() from None
     return Matches(tuple(search.lines), search.found, complete, position)
-
-
-def _compile(pattern: str) -> regex.Pattern[str]:
-    if len(pattern) > _PATTERN_CHARS:
-        raise InputError(
-            "grep", f"the pattern has more than {_PATTERN_CHARS:,} characters"
-        )
-    try:
-        return regex.compile(pattern)
-    except regex.error as error:
-        raise InputError(
-            "grep",
-            f"no valid regular expression: {error}",
-            hint="put a backslash before ( ) [ ] { } . * + ? ^ $ | to find it as it is",
-        ) from error
 
 
 def _cleaned(data: bytes) -> str:

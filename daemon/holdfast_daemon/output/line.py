@@ -17,6 +17,11 @@ class Lines:
         self._line = ""
         self._returned = False
 
+    @property
+    def unfinished(self) -> str:
+        """The line without an end, as a terminal shows it now."""
+        return self._line
+
     def feed(self, text: str) -> str:
         """Return all that can't change any more."""
         if "\r" in text:

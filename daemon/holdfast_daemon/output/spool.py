@@ -106,6 +106,11 @@ class Spool:
         spool._closed = spool._final = True
         return spool
 
+    def reopen(self) -> None:
+        """Go on after what was recovered: more of it comes from a host that kept it."""
+        self._closed = self._final = False
+        self._shelf.damage.clear()
+
     @property
     def end(self) -> int:
         """Position after the last byte ever appended."""

@@ -8,6 +8,7 @@ import re
 from holdfast_daemon.output.charset import guess
 from holdfast_daemon.output.escape import strip
 from holdfast_daemon.output.line import Lines
+from holdfast_daemon.output.rows import Rows
 
 _SAMPLE_BYTES = 512
 _BINARY_SHARE = 0.3
@@ -51,12 +52,13 @@ class Cleaner:
 
     All pieces and `finish` together give what `clean` gives for the whole. The
     unfinished line is held back, since a progress bar may yet replace it; a stream that
-    starts like binary data is told as such at the end, unless `sniff` is off.
+    starts like binary data is told as such at the end, unless `sniff` is off. With
+    `cols` it is what a terminal of that width got, and what moves on the line counts.
     """
 
-    def __init__(self, *, sniff: bool = True) -> None:
+    def __init__(self, *, sniff: bool = True, cols: int | None = None) -> None:
         self._decoder: codecs.IncrementalDecoder | None = None
-        self._lines = Lines()
+        self._lines = Lines() if cols is None else Rows(cols)
         self._held = ""
         self._sample: bytes | None = b"" if sniff else None
         self._binary = 0
@@ -87,14 +89,26 @@ class Cleaner:
             return binary_notice(len(sample))
         return self._clean(sample, final=True) + self._lines.finish()
 
+    @property
+    def unfinished(self) -> str:
+        """The line without an end, as it stands; what comes may yet change it."""
+        return self._lines.unfinished
+
+    def resize(self, cols: int) -> None:
+        """Take another width from here on."""
+        if isinstance(self._lines, Rows):
+            self._lines.cols = max(cols, 2)
+
     def _clean(self, data: bytes, *, final: bool) -> str:
         if self._decoder is None:
             self._decoder = _decoder(data)
         text = self._held + self._decoder.decode(data, final)
-        if self._held or not data.isascii() or data.translate(None, _PLAIN) or final:
+        # The text, not the bytes: a broken character may have begun in the last piece.
+        if self._held or not text.isascii() or data.translate(None, _PLAIN) or final:
             if _ODD.search(text):
                 text = text.translate(_BROKEN)
-            text, self._held = strip(text, final=final)
+            moves = isinstance(self._lines, Rows)
+            text, self._held = strip(text, final=final, moves=moves)
         return self._lines.feed(text)
 
 
@@ -102,6 +116,12 @@ def _decoder(data: bytes) -> codecs.IncrementalDecoder:
     name = guess(data[:_SAMPLE_BYTES])
     broken = "surrogateescape" if name == "utf-8" else "replace"
     return codecs.getincrementaldecoder(name)(broken)
+
+
+def clean_terminal(data: bytes, cols: int) -> str:
+    """Return as text what a terminal of `cols` columns got; see `clean`."""
+    cleaner = Cleaner(sniff=False, cols=cols)
+    return cleaner.feed(data) + cleaner.finish()
 
 
 def clean(data: bytes) -> str:
