@@ -1,0 +1,165 @@
+"""Calls the script on a host, and writes it there first where it is not yet."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple
+
+from holdfast_daemon.connection.failure import channel_unanswered
+from holdfast_daemon.errors import LinkError, Ran, Reason, StateError
+from holdfast_daemon.kept import script
+from holdfast_daemon.streams import Stream
+
+if TYPE_CHECKING:
+    from holdfast_daemon.connection.channel import Channel, ChannelEnd, Sink
+    from holdfast_daemon.connection.link import Link
+    from holdfast_daemon.connection.pool import Pool
+    from holdfast_daemon.hosts.host import Host
+    from holdfast_daemon.limits import Limits
+
+_KEPT = 1024 * 1024
+# another daemon may tidy up what this one has just written
+_TRIES = 3
+# a shell may take so long to start, for each kind of terminal that is tried
+_STARTING = 30.0
+
+
+class Answer(NamedTuple):
+    """What the script said."""
+
+    end: ChannelEnd
+    out: bytes
+    err: bytes
+
+    @property
+    def words(self) -> str:
+        """What it complained of, for people."""
+        return self.err.decode("utf-8", "replace").strip()[-500:]
+
+
+class _Collector:
+    def __init__(self) -> None:
+        self.out = b""
+        self.err = b""
+
+    def received(self, stream: Stream, data: bytes) -> None:
+        if stream is Stream.ERR:
+            self.err = (self.err + data)[-_KEPT:]
+        elif len(self.out) < _KEPT:
+            self.out += data
+
+
+class _Proving:
+    """Hands output on, and the first of it shows that the connection is of use.
+
+    Such a channel ends with its connection mostly, which must not count as one that
+    came to nothing: the next login would have to wait.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._link: Link | None = None
+        self._heard = False
+
+    def heard_on(self, link: Link) -> None:
+        self._link = link
+        link.proven = link.proven or self._heard
+
+    def received(self, stream: Stream, data: bytes) -> None:
+        if not self._heard:
+            self._heard = True
+            if self._link is not None:
+                self._link.proven = True
+        self._sink.received(stream, data)
+
+
+class Asking:
+    """What the script on one host is asked by."""
+
+    def __init__(self, pool: Pool, host: Host, limits: Limits) -> None:
+        self.pool = pool
+        self.host = host
+        self.limits = limits
+
+    async def ask(self, operation: str, *words: str, stdin: bytes = b"") -> Answer:
+        """Do `operation` to its end.
+
+        Raises:
+            StateError: The host can keep nothing; nothing ran.
+            LinkError: It can't be reached or does not answer; `ran` says what is known.
+        """
+        for _ in range(_TRIES):
+            answer = await self._run(operation, words, stdin)
+            if answer.end.lost is not None:
+                raise LinkError(
+                    Reason.CONNECTION_LOST,
+                    answer.end.lost,
+                    hint="Call again; what it was asked for may have happened.",
+                    ran=Ran.UNKNOWN,
+                    metadata={"host": self.host.shown},
+                )
+            if answer.end.exit_code != script.ABSENT:
+                return answer
+            await self.put()
+        raise self.refused("its cache directory does not keep what is written there")
+
+    async def open(
+        self, sink: Sink, operation: str, *words: str, stdin: bytes = b""
+    ) -> Channel:
+        """Begin `operation` on a channel that stays open; no end of its stdin is sent.
+
+        Where the script is not there it ends with `script.ABSENT`: `put`, and again.
+
+        Raises:
+            DaemonError: The host can't be reached.
+        """
+        async with await self.pool.lease(self.host) as lease:
+            line = script.call(await lease.facts(), operation, *words)
+            proving = _Proving(sink)
+            channel = await lease.open(line, proving, stdin=stdin)
+            proving.heard_on(lease.link)
+            return channel
+
+    async def put(self) -> None:
+        """Write the script to the host.
+
+        Raises:
+            StateError: That can't be done there.
+            LinkError: The host can't be reached.
+        """
+        answer = await self._run("", (), script.source())
+        if answer.end.exit_code != 0:
+            why = answer.words or answer.end.lost or "it did not say why"
+            raise self.refused(f"nothing can be written there: {why}")
+
+    def refused(self, why: str) -> StateError:
+        """Return the error for a host that keeps nothing."""
+        return StateError(
+            Reason.NOT_KEPT,
+            f"{self.host.shown} can't keep a shell: {why}",
+            hint="Ask for durability `held`: the daemon then holds the shell itself.",
+            metadata={"host": self.host.shown},
+        )
+
+    async def _run(
+        self, operation: str, words: tuple[str, ...], stdin: bytes
+    ) -> Answer:
+        seconds = self.limits.channel_open_seconds + _STARTING
+        sink = _Collector()
+        async with await self.pool.lease(self.host) as lease:
+            facts = await lease.facts()
+            if facts.confined or not (facts.family == "posix" or facts.wraps):
+                raise self.refused("it has no POSIX shell that may do that")
+            if operation:
+                line = script.call(facts, operation, *words)
+            else:
+                line = script.put(facts)
+            channel = await lease.open(line, sink, stdin=stdin, eof=True)
+            try:
+                async with asyncio.timeout(seconds):
+                    end = await channel.ended()
+            except TimeoutError:
+                raise channel_unanswered(self.host, seconds, sent=True) from None
+            finally:
+                channel.close()
+        return Answer(end, sink.out, sink.err)

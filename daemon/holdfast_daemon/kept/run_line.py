@@ -1,0 +1,225 @@
+"""One look at a command on a host: its two streams, and how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from holdfast_daemon.errors import LinkError, Ran, Reason
+from holdfast_daemon.kept.wrapper import RunReader
+from holdfast_daemon.streams import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast_daemon.connection.channel import Channel, ChannelEnd, Sink
+
+_COMPLAINT = 4096
+# how often a host is asked whether the shell lives, while nothing is told
+_LOOK_SECONDS = 10.0
+# the host may drop what is here, when so much came
+_ACK_BYTES = 1024 * 1024
+_NEVER = 65
+_NONE = 66
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a command ended. Absence of a code is never 0.
+
+    Attributes:
+        signal: What ended its shell.
+        lost: Why nothing is known; with `gone` another line may follow it.
+        cwd: Where the shell is.
+        shell_ended: The shell ended with it, with that code or signal.
+        not_begun: It never ran, and never will.
+    """
+
+    exit_code: int | None = None
+    signal: str | None = None
+    lost: str | None = None
+    gone: bool = False
+    cwd: str = ""
+    shell_ended: bool = False
+    not_begun: bool = False
+
+
+class RunLine:
+    """A channel that follows a command.
+
+    Attributes:
+        header: What the host's answer begins with.
+        complaint: What the host said instead.
+    """
+
+    def __init__(
+        self,
+        nonce: str,
+        sink: Sink,
+        on_skipped: Callable[[Stream, int], None] | None = None,
+        offsets: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.header = secrets.token_hex(8)
+        self.complaint = ""
+        self._reader = RunReader(self.header, nonce)
+        self._sink = sink
+        self._on_skipped = on_skipped
+        self._asked = offsets
+        self._acked = sum(offsets)
+        self._channel: Channel | None = None
+        self._said = b""
+        self._began = asyncio.Event()
+        self._end: asyncio.Future[RunEnd] = asyncio.get_running_loop().create_future()
+        self._watch: asyncio.Task[None] | None = None
+        self._refused: int | None = None
+
+    @property
+    def offsets(self) -> tuple[int, int]:
+        """The absolute offsets behind what was handed on, of stdout and stderr."""
+        out, err = self._reader.out.offset, self._reader.err.offset
+        return (
+            self._asked[0] if out is None else out,
+            self._asked[1] if err is None else err,
+        )
+
+    def received(self, stream: Stream, data: bytes) -> None:
+        """Take what the host sends."""
+        error = stream is Stream.ERR
+        reader = self._reader.err if error else self._reader.out
+        fresh = reader.offset is None
+        if fresh and error:
+            self._said = (self._said + data)[-_COMPLAINT:]
+        printed = reader.feed(data)
+        if fresh and reader.offset is not None:
+            self._began_there(stream, reader.offset - len(printed))
+        if printed:
+            self._sink.received(stream, printed)
+        if self._reader.done is not None and not self._end.done():
+            self._settle_done()
+
+    def _began_there(self, stream: Stream, offset: int) -> None:
+        asked = self._asked[stream is Stream.ERR]
+        if offset > asked and self._on_skipped is not None:
+            self._on_skipped(stream, offset)
+        if self._reader.begun:
+            self._began.set()
+
+    def _settle_done(self) -> None:
+        done = self._reader.done
+        assert done is not None  # noqa: S101  the caller looked
+        lost = None
+        if done.exit_code is None and done.signal is None:
+            lost = "its end could not be read"
+        self._end.set_result(
+            RunEnd(
+                done.exit_code, done.signal, lost,
+                cwd=done.cwd, shell_ended=done.shell_ended,
+            )
+        )  # fmt: skip
+
+    def take(self, channel: Channel) -> None:
+        """Use `channel`, on which the host answers."""
+        self._channel = channel
+        self._watch = asyncio.create_task(self._attend(channel))
+
+    async def begun(self, seconds: float) -> int | None:
+        """Wait for the host's answer; return the code it refused with.
+
+        Raises:
+            LinkError: It does not answer, or is gone; the command may run.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._began.wait()
+        except TimeoutError:
+            self.close()
+            raise _unclear("the host did not answer") from None
+        if self._reader.begun:
+            return None
+        end = await self.ended()
+        if self._refused is None:
+            raise _unclear(end.lost or "the connection was lost")
+        return self._refused
+
+    async def _attend(self, channel: Channel) -> None:
+        over = asyncio.create_task(channel.ended())
+        try:
+            while not self._end.done():
+                told = {over, asyncio.ensure_future(asyncio.shield(self._end))}
+                await asyncio.wait(
+                    told, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
+                if over.done():
+                    self._gone(over.result())
+                    return
+                if not self._end.done():
+                    await self._say(channel)
+            # the host may forget it
+            await _write(channel, b"ok\n")
+        finally:
+            self._began.set()
+            over.cancel()
+            channel.close()
+
+    async def _say(self, channel: Channel) -> None:
+        out, err = self.offsets
+        if out + err - self._acked >= _ACK_BYTES:
+            self._acked = out + err
+            await _write(channel, f"ack {out} {err}\n".encode())
+        else:
+            await _write(channel, b"look\n")
+
+    def _gone(self, end: ChannelEnd) -> None:
+        self.complaint = self._said.decode("utf-8", "replace").strip()[-500:]
+        if self._end.done():
+            return
+        if end.exit_code is not None and not self._reader.begun:
+            self._refused = end.exit_code
+        never = self._refused in (_NEVER, _NONE)
+        lost = end.lost or f"the host stopped telling: {self.complaint or 'no reason'}"
+        over = end.exit_code == 70  # noqa: PLR2004  run.sh: nothing will come any more
+        if over:
+            lost = "the shell was gone before it told how the command ended"
+        self._end.set_result(
+            RunEnd(lost=lost, gone=not (never or over), not_begun=never)
+        )
+
+    def pause(self) -> None:
+        """Stop reading; the host then waits, or keeps what comes."""
+        if self._channel is not None:
+            self._channel.pause()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._channel is not None:
+            self._channel.resume()
+
+    def close(self) -> None:
+        """Look no more; the command goes on."""
+        if not self._end.done():
+            self._end.set_result(RunEnd(lost="nobody follows it any more", gone=True))
+        if self._watch is not None:
+            self._watch.cancel()
+
+    async def ended(self) -> RunEnd:
+        """Wait until the command's end is known, or nothing more can be here."""
+        return await asyncio.shield(self._end)
+
+
+async def _write(channel: Channel, data: bytes) -> None:
+    try:
+        await channel.write(data)
+    except BrokenPipeError:
+        # it is told how the channel ended
+        return
+
+
+def _unclear(why: str) -> LinkError:
+    return LinkError(
+        Reason.CONNECTION_LOST,
+        f"whether the command was told to its shell is not known: {why}",
+        hint="Follow it: the host knows.",
+        ran=Ran.UNKNOWN,
+    )

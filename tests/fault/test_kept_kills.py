@@ -1,0 +1,194 @@
+"""What is kept, while links and channels fail: each byte once, or its loss told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import subprocess
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fakes.gate import Gate
+from fakes.kept import KINDS, Kept, Reading, kept_on
+from fakes.proxy import Proxy
+from fakes.sshd import Sshd, descendants
+from fakes.watch import soon
+from holdfast_daemon.errors import LinkError
+from holdfast_daemon.kept import script
+
+if TYPE_CHECKING:
+    from holdfast_daemon.kept.standing import Kind
+
+# the full number where there is time for it
+KILLS = int(os.environ.get("HOLDFAST_KEPT_KILLS", "8"))
+LINES = 4000
+HOST = Path(script.__file__).parent / "host"
+# goes on as somebody comes by, so that every kill finds it in mid-stream
+BATCHES = (
+    "i=0; while [ $i -lt {lines} ]; do i=$((i+1)); echo line-$i-end;"
+    " [ $((i % {every})) -gt 0 ] || {wait}; done; exit 9\n"
+)
+# slow enough for a link that comes and goes
+COUNT = (
+    "i=0; while [ $i -lt {lines} ]; do i=$((i+1)); echo line-$i-end;"
+    " [ $((i % {every})) -gt 0 ] || sleep 0.1; done; exit 9\n"
+)
+
+
+def numbers(data: bytes) -> list[int]:
+    return [int(n) for n in re.findall(rb"line-(\d+)-end", data)]
+
+
+def kill_connections(kept: Kept) -> None:
+    for pid in descendants(kept.sshd.pid):
+        try:
+            os.kill(pid, 9)
+        except ProcessLookupError:
+            continue
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_each_line_comes_once_whatever_is_killed(
+    tmp_path: Path, kind: Kind
+) -> None:
+    """SE-06: 4,000 lines through kills of the connection: each once and in order."""
+    async with kept_on(tmp_path) as kept:
+        _, nonce = await kept.start("sone", kind)
+        reading = Reading(kept, "sone", nonce)
+        await reading.follower.attached()
+        gate = Gate(tmp_path / "gate")
+
+        def opened(size: int) -> bool:
+            gate.open()
+            return len(reading.data) > size or reading.follower.end is not None
+
+        every = LINES // (KILLS * 4)
+        text = BATCHES.format(lines=LINES, every=every, wait=gate.wait)
+        await reading.follower.write(text.encode())
+        for _ in range(KILLS):
+            size = len(reading.data)
+            await soon(partial(opened, size), "more came")
+            kill_connections(kept)
+            await soon(lambda: bool(reading.follower.away), "it noticed")
+            reading.follower.nudge()
+            await reading.follower.attached()
+        await soon(lambda: opened(1 << 40), "it came to its end", 45)
+        end = await reading.follower.ended()
+        assert (end.kind, end.exit_code) == ("exited", 9)
+        assert reading.times_away >= KILLS
+        assert numbers(reading.data) == list(range(1, LINES + 1))
+        # byte for byte what the host has
+        log = (kept.room / "sone" / "out").read_bytes()
+        assert log.startswith(reading.data)
+        assert log[len(reading.data) :].startswith(b"\x1eholdfast-end:")
+
+
+async def test_a_frozen_and_a_cut_link_lose_nothing(tmp_path: Path) -> None:
+    """NF-09: the link stands still, is cut, and comes back."""
+    directory = tmp_path / "host"
+    with (
+        Sshd(directory, options={"SetEnv": f"HOME={directory}"}) as sshd,
+        Proxy(sshd.port) as proxy,
+    ):
+        config = proxy.config(sshd, tmp_path / "config")
+        async with kept_on(directory, sshd=sshd, config=config) as kept:
+            _, nonce = await kept.start("sone", "script")
+            reading = Reading(kept, "sone", nonce)
+            await reading.follower.attached()
+            await reading.follower.write(COUNT.format(lines=600, every=50).encode())
+            await reading.more(1000)
+            proxy.freeze()
+            proxy.rst()
+            await soon(lambda: bool(reading.follower.away), "it noticed")
+            with pytest.raises(LinkError) as wrong:
+                await reading.follower.write(b"echo never\n")
+            assert wrong.value.ran == "no"
+            proxy.heal()
+            reading.follower.nudge()
+            async with asyncio.timeout(40):
+                end = await reading.follower.ended()
+            assert end.exit_code == 9
+            assert numbers(reading.data) == list(range(1, 601))
+            assert b"never" not in reading.data
+
+
+async def test_without_a_reader_the_oldest_goes_and_that_is_told(
+    tmp_path: Path,
+) -> None:
+    """SE-09: the host's disk is bounded; who comes late is told where it begins."""
+    cap = 1024 * 1024
+    async with kept_on(tmp_path, kept_bytes=cap, kept_patience_seconds=0) as kept:
+        _, nonce = await kept.start("sone", "script")
+        line, _ = await kept.attach("sone", nonce)
+        await line.write(b"yes holdfast | head -c 6000000; exit 2\n")
+        line.close()
+        out = kept.room / "sone" / "out"
+        most = 0
+        while (await kept.keeper.look("sone")).state == "running":
+            most = max(most, out.stat().st_blocks * 512)
+        assert most <= 2 * cap
+        standing = await kept.keeper.look("sone")
+        assert standing.earliest > 0
+        reading = Reading(kept, "sone", nonce)
+        end = await reading.follower.ended()
+        assert end.exit_code == 2
+        assert reading.base == standing.earliest
+        assert reading.base + len(reading.data) == standing.size
+        assert b"\0" not in reading.data
+
+
+async def test_a_reader_that_acks_gets_all_and_the_disk_stays_small(
+    tmp_path: Path,
+) -> None:
+    """SE-06: output beyond the cap waits for a reader, and nothing is dropped."""
+    cap = 1024 * 1024
+    async with kept_on(tmp_path, kept_bytes=cap, kept_patience_seconds=60) as kept:
+        _, nonce = await kept.start("sone", "script")
+        reading = Reading(kept, "sone", nonce)
+        await reading.follower.attached()
+        await reading.follower.write(b"seq -f line-%.0f-end 1 200000; exit 2\n")
+        out = kept.room / "sone" / "out"
+        size = 0
+        async with asyncio.timeout(45):
+            while reading.follower.end is None:
+                # it says what it has from time to time too: the host may wait for it
+                with contextlib.suppress(TimeoutError):
+                    await reading.more(len(reading.data) + cap // 4, 0.2)
+                await kept.keeper.ack("sone", "out", len(reading.data))
+                size = max(size, out.stat().st_blocks * 512)
+        assert reading.base == 0
+        assert numbers(reading.data)[-200000:] == list(range(1, 200001))
+        assert size <= 2 * cap
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash --posix", "busybox ash"])
+def test_the_pump_drops_also_where_no_hole_can_be_made(
+    tmp_path: Path, shell: str
+) -> None:
+    """SE-09: positions stay right when what is left is copied instead."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "fallocate").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "bin" / "fallocate").chmod(0o755)
+    data = b"".join(b"%015d\n" % n for n in range(200_000))
+    text = (HOST / "pump.sh").read_text() + "pump out 1048576 0 .\n"
+    done = subprocess.run(
+        [*shell.split(), "-c", text],
+        input=data,
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin"},
+        capture_output=True,
+        check=False,
+        timeout=40,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    low = int((tmp_path / "out.low").read_text())
+    base = int((tmp_path / "out.base").read_text())
+    left = (tmp_path / "out").read_bytes()
+    assert low == base > 0
+    assert len(left) <= 2 * 1024 * 1024
+    assert left == data[base:]
