@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import pty
 import re
+import struct
 import sys
 import termios
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
 # Only the leader of a session can take a terminal as its controlling one.
 _LEAD = (
@@ -69,6 +71,29 @@ class Terminal:
         """Press keys."""
         os.write(self._ours, text.encode())
 
+    async def paste(self, data: bytes) -> None:
+        """Press very many keys; more than fit wait until the program reads."""
+        await asyncio.to_thread(self._write, data)
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._ours, data) :]
+
+    def resize(self, cols: int, rows: int) -> None:
+        """Change the size; the kernel tells the program in the foreground."""
+        packed = struct.pack("HHHH", rows, cols, 0, 0)
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, packed)
+
+    def mode(self) -> list[object]:
+        """Return how the terminal is set."""
+        return termios.tcgetattr(self._theirs)
+
+    def hang_up(self) -> None:
+        """Close the window: the kernel hangs up on the program."""
+        for descriptor in (self._ours, self._theirs):
+            os.close(descriptor)
+        self._ours = self._theirs = -1
+
     async def until(self, pattern: str) -> re.Match[bytes]:
         """Wait until `pattern` is shown, and forget all up to it."""
         wanted = pattern.encode()
@@ -96,3 +121,17 @@ class Terminal:
         assert self.process is not None
         async with asyncio.timeout(self._seconds):
             return await self.process.wait()
+
+
+@contextlib.asynccontextmanager
+async def sitting(*, seconds: float = 20) -> AsyncGenerator[Terminal]:
+    """Yield a terminal whose program is gone at the end."""
+    with Terminal(seconds=seconds) as one:
+        try:
+            yield one
+        finally:
+            process = one.process
+            if process is not None:
+                if process.returncode is None:
+                    process.kill()
+                await process.wait()

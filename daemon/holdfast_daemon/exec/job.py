@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast_daemon.clock import rfc3339
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
     from holdfast_daemon.clock import Clock
@@ -48,6 +49,7 @@ class Job:
         target: The host as it was named, so that it can be named again.
         address: The host as user@host.
         client: Label of the client that started it.
+        instance: Tells two clients of one label apart; empty: an earlier daemon's.
         started: Wall clock, for people.
         begun: Monotonic clock, for spans.
         exit_code: As the host reported it; None when it reported none.
@@ -60,6 +62,8 @@ class Job:
         sudo_group: Process group of sudo itself, once told.
         signals: The host may pass signals on.
         error: Why nothing ran, when the host's shell said so.
+        interrupt: Sends it signals, where it has no channel of its own; returns why it
+            did not end of them, and an empty text when it did.
         asked: The host may have been told to run it.
         opened: Done when the command was sent, or failed with why it was not.
         begun_there: Set when the host's shell is known to have begun it, or at the end.
@@ -80,6 +84,7 @@ class Job:
     begun: float
     spool: Spool
     clock: Clock
+    instance: str = ""
     status: Status = Status.RUNNING
     exit_code: int | None = None
     signal: str | None = None
@@ -93,6 +98,7 @@ class Job:
     error: DaemonError | None = None
     finished: float | None = None
     channel: Channel | None = None
+    interrupt: Callable[[Sequence[str]], Awaitable[str]] | None = None
     asked: bool = False
     stop_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     opened: asyncio.Future[None] = field(

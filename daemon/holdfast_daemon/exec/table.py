@@ -25,7 +25,7 @@ from holdfast_daemon.exec.stop import ESCALATION, send, stop
 from holdfast_daemon.secrets import Redactor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from holdfast_daemon.clock import Clock
     from holdfast_daemon.connection.pool import Pool
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from holdfast_daemon.hosts.host import Host
     from holdfast_daemon.limits import Limits
     from holdfast_daemon.policy.gate import Ticket
+
+    Runner = Callable[[Job, Site], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
 
@@ -71,9 +73,18 @@ class JobTable:
                 self._ledger.enter(job.claim, job, job.begun)
 
     def start(
-        self, request: ExecRequest, host: Host, ticket: Ticket, request_id: str = ""
+        self,
+        request: ExecRequest,
+        host: Host,
+        ticket: Ticket,
+        request_id: str = "",
+        *,
+        runner: Runner | None = None,
+        place: str = "",
     ) -> Job:
         """Start a command, or find the job that the same `request_id` started.
+
+        `runner` runs it where that is not a channel of its own; `place` names that.
 
         The work belongs to the table from here on: a caller that goes away changes
         nothing.
@@ -88,7 +99,7 @@ class JobTable:
         asked: Claim | None = None
         if request_id and not request.live:
             owner = f"{caller.principal} {caller.name}"
-            asked = claim(owner, request_id, request, host)
+            asked = claim(f"{owner} {place}".rstrip(), request_id, request, host)
             if (job := self._ledger.find(asked)) is not None:
                 ticket.add(job_id=job.id, joined=True)
                 return job
@@ -101,6 +112,7 @@ class JobTable:
             target=host.name,
             address=host.display,
             client=caller.label,
+            instance=caller.instance,
             started=self._clock.now(),
             begun=self._clock.monotonic(),
             spool=self._archive.spool(job_id),
@@ -112,7 +124,7 @@ class JobTable:
         if asked is not None:
             self._ledger.enter(asked, job, self._clock.monotonic())
         ticket.detach()
-        task = asyncio.create_task(self._work(job, site, ticket))
+        task = asyncio.create_task(self._work(job, site, ticket, runner or run))
         self._tasks[job_id] = task
         task.add_done_callback(lambda _: self._tasks.pop(job_id, None))
         return job
@@ -150,6 +162,11 @@ class JobTable:
             return ""
         if signal is None or signal in ESCALATION:
             job.verdict = Status.CANCELLED
+        if job.interrupt is not None:
+            trouble = await job.interrupt(ESCALATION if signal is None else (signal,))
+            if not trouble:
+                await job.ended.wait()
+            return trouble
         if job.channel is None:
             # Still connecting: nothing runs yet that could be signalled.
             job.verdict = Status.CANCELLED
@@ -172,7 +189,9 @@ class JobTable:
     async def signal(self, job: Job, name: str) -> None:
         """Pass a person's signal on; what the command makes of it is its own affair."""
         site = self._sites.get(job.id)
-        if job.running and job.channel is not None and site is not None:
+        if job.running and job.interrupt is not None:
+            await job.interrupt((name,))
+        elif job.running and job.channel is not None and site is not None:
             await send(job, job.channel, site, name)
 
     def on(self, host: Host) -> Iterable[Job]:
@@ -214,7 +233,9 @@ class JobTable:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._archive.close()
 
-    async def _work(self, job: Job, site: Site, ticket: Ticket) -> None:
+    async def _work(
+        self, job: Job, site: Site, ticket: Ticket, runner: Runner
+    ) -> None:
         """Run one job under its own error boundary: no fault of it reaches another."""
         ticket.add(job_id=job.id)
         about = {"job": job.id, "host": job.target, "client": job.client}
@@ -225,7 +246,7 @@ class JobTable:
             if job.claim is not None and job.claim.lasting:
                 # Should the daemon die now, the same call must not run again.
                 await self._archive.keep(job)
-            await run(job, site)
+            await runner(job, site)
         except DaemonError as raised:
             error = raised
         except asyncio.CancelledError:

@@ -37,8 +37,18 @@ _VERBS = {
     "status": ("status", "status", "Show how the daemon and all it holds stand."),
     "doctor": ("doctor", "doctor", "Find out what is wrong, and the next step."),
     "exec": ("exec", "command", "Run a command on a host."),
+    "shell": ("shell", "shell", "Open a kept shell on a host and take part in it."),
+    "attach": ("attach", "attach", "Take part in a session, or watch it."),
+    "sessions": (
+        "sessions",
+        "sessions",
+        "List sessions, close them, see a host's.",
+    ),
+    "replay": ("replay", "replay", "Play what a session showed."),
     "jobs": ("jobs", "jobs", "List commands, running and ended."),
     "job": ("jobs", "job", "Show a job's output, follow it, or stop it."),
+    "forward": ("forward", "forward", "Forward a port through a host."),
+    "forwards": ("forward", "forwards", "List forwards, or close one."),
     "hosts": ("hosts", "hosts", "List hosts, test them, decide on their keys."),
     "login": ("login", "login", "Log in to a host that asks a person something."),
     "audit": ("audit", "audit", "Show the audit log, or check it."),
@@ -121,10 +131,11 @@ def root(
     as_json: bool,
     no_autostart: bool,
 ) -> None:
-    """SSH that holds on: hosts, commands and jobs of the holdfast daemon.
+    """SSH that holds on: hosts, commands, jobs and sessions of the holdfast daemon.
 
     The daemon is started when nothing answers. Exit codes: 0 done, 1 failed or refused,
-    2 wrong usage, 69 no daemon; exec and job --follow return the command's own, or 255.
+    2 wrong usage, 69 no daemon; exec, attach and job --follow return the command's or
+    the shell's own, or 255.
     """
     context.obj = Options(socket=socket, json=as_json, autostart=not no_autostart)
 

@@ -1,4 +1,4 @@
-"""What the shell offers behind a verb: hosts and jobs of a daemon that runs already."""
+"""What the shell offers behind a verb, from a daemon that runs already."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from grpc import aio
 
-from holdfast.v1 import exec_pb2, exec_pb2_grpc, host_pb2, host_pb2_grpc
+from holdfast.v1 import (
+    exec_pb2,
+    exec_pb2_grpc,
+    host_pb2,
+    host_pb2_grpc,
+    session_pb2,
+    session_pb2_grpc,
+)
 from holdfast_shim.cli.daemon import dial
 from holdfast_shim.cli.options import Options
 from holdfast_shim.errors import CallError
@@ -40,6 +47,24 @@ async def _jobs(client: DaemonClient) -> list[str]:
     return [job.job_id for job in answer.jobs]
 
 
+async def _sessions(client: DaemonClient, *, ended: bool) -> list[str]:
+    stub = session_pb2_grpc.SessionServiceStub(client.channel)
+    answer = await stub.ListSessions(
+        session_pb2.ListSessionsRequest(include_exited=ended),
+        metadata=client.metadata(),
+        timeout=_SECONDS,
+    )
+    return [one.session_name or one.session_id for one in answer.sessions]
+
+
+async def _living(client: DaemonClient) -> list[str]:
+    return await _sessions(client, ended=False)
+
+
+async def _ended_too(client: DaemonClient) -> list[str]:
+    return await _sessions(client, ended=True)
+
+
 def complete_target(
     context: click.Context, _: click.Parameter, incomplete: str
 ) -> list[str]:
@@ -52,6 +77,20 @@ def complete_job(
 ) -> list[str]:
     """Offer the ids of jobs."""
     return _offer(context, _jobs, incomplete)
+
+
+def complete_session(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[str]:
+    """Offer the names of sessions, and the ids of those without one."""
+    return _offer(context, _living, incomplete)
+
+
+def complete_recording(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[str]:
+    """Offer also those that ended: what they showed is kept."""
+    return _offer(context, _ended_too, incomplete)
 
 
 def _offer(

@@ -152,7 +152,7 @@ def command(
         target=target or "",
         command=" ".join(words),
         cwd=cwd,
-        env=_variables(env),
+        env=variables(env),
         shell=shell,
         tty=with_terminal,
         terminal=terminal.size() if with_terminal else None,
@@ -199,7 +199,8 @@ def plainly(error: CallError) -> CallError:
     )
 
 
-def _variables(given: Sequence[str]) -> dict[str, str]:
+def variables(given: Sequence[str]) -> dict[str, str]:
+    """Return what NAME=VALUE options say."""
     found: dict[str, str] = {}
     for item in given:
         name, equals, value = item.partition("=")

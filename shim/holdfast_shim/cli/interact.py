@@ -12,6 +12,7 @@ from grpc import aio
 
 from holdfast.v1 import common_pb2, exec_pb2, exec_pb2_grpc
 from holdfast_shim.cli import terminal
+from holdfast_shim.cli.sending import Sender
 from holdfast_shim.cli.streams import Reader, Sink, give_up, race
 
 if TYPE_CHECKING:
@@ -85,12 +86,8 @@ class Interaction:
         self._raw = raw
         self._stub = exec_pb2_grpc.ExecServiceStub(client.channel)
         self._call = self._stub.Interact(metadata=client.metadata())
-        # The public write() replaces the call's status by INTERNAL when the call ends
-        # while it writes (grpc.aio, set_internal_error), and why a command did not run
-        # is lost. Below it lies one that leaves the status alone.
-        self._inner: Any = getattr(self._call, "_cython_call", None)
+        self._sender = Sender(self._call)
         self._started = asyncio.Event()
-        self._turn = asyncio.Lock()
         self._signals = 0
         self._line_open = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -199,20 +196,7 @@ class Interaction:
 
     async def _write(self, frame: exec_pb2.InteractRequest) -> bool:
         """Send one frame, waiting while the daemon takes none; False: it is over."""
-        async with self._turn:
-            if self._call.done():
-                return False
-            try:
-                await self._send(frame)
-            except (aio.AioRpcError, aio.InternalError, asyncio.InvalidStateError):
-                return False  # who reads the call learns why
-        return True
-
-    async def _send(self, frame: exec_pb2.InteractRequest) -> None:
-        if self._inner is None or frame.HasField("start"):
-            await self._call.write(frame)
-        else:
-            await self._inner.send_serialized_message(frame.SerializeToString())
+        return await self._sender.send(frame)
 
     # Signals
 
@@ -248,7 +232,7 @@ class Interaction:
     async def _signal(self, value: common_pb2.Signal.ValueType) -> None:
         # Input that nobody reads stands before everything else in the call, so a
         # signal must go round it.
-        if value != common_pb2.SIGNAL_KILL and not self._turn.locked():
+        if value != common_pb2.SIGNAL_KILL and not self._sender.waiting:
             await self._write(exec_pb2.InteractRequest(signal=value))
             return
         request = exec_pb2.StopJobRequest(job_id=self.outcome.job_id, signal=value)

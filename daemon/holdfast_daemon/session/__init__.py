@@ -1,0 +1,1 @@
+"""Sessions: shells that are kept, with their state, and used in turn."""

@@ -1,0 +1,416 @@
+"""One session: a shell, what it printed, and those who use it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from holdfast_daemon.clock import rfc3339
+from holdfast_daemon.errors import DaemonError, Reason, StateError
+from holdfast_daemon.session.frame import (
+    Away,
+    Back,
+    Ended,
+    KeyboardChanged,
+    Resized,
+    RunBegan,
+)
+from holdfast_daemon.session.watch import Watchers
+from holdfast_daemon.session.writer import Writer
+from holdfast_daemon.streams import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+    from datetime import datetime
+
+    from holdfast_daemon.clock import Clock
+    from holdfast_daemon.exec.job import Job
+    from holdfast_daemon.hosts.host import Host
+    from holdfast_daemon.ids import SessionId
+    from holdfast_daemon.limits import Limits
+    from holdfast_daemon.output.display import Display
+    from holdfast_daemon.output.recording import Recording
+    from holdfast_daemon.output.spool import Spool
+    from holdfast_daemon.policy.caller import Caller
+    from holdfast_daemon.session.frame import Frame
+    from holdfast_daemon.session.observer import View
+    from holdfast_daemon.session.shell import Durability, Plan, Shell, ShellEnd
+    from holdfast_daemon.session.writer import Holder
+
+_log = logging.getLogger(__name__)
+
+# A client that comes back after so many others reads from the start.
+_CLIENTS = 64
+
+
+@dataclass(slots=True, kw_only=True)
+class About:
+    """What stays the same about a session.
+
+    Attributes:
+        target: The host as it was named, so that it can be named again.
+        address: The host as user@host.
+        opened: Wall clock, for people.
+        begun: Monotonic clock, for spans.
+        idle_timeout: Seconds without use after which it is closed; 0: never.
+        auto_close: It is forgotten soon after its shell ended.
+    """
+
+    id: SessionId
+    name: str
+    target: str
+    address: str
+    client: str
+    plan: Plan
+    durability: Durability
+    opened: datetime
+    begun: float
+    idle_timeout: float
+    auto_close: bool
+
+
+@dataclass(slots=True)
+class _User:
+    """A client that used it."""
+
+    label: str
+    pid: int
+    cursor: int = 0
+
+
+@dataclass(slots=True)
+class Session:
+    """A shell that several clients use in turn.
+
+    Attributes:
+        host: Where it is; None for one of an earlier daemon that is over.
+        shell: Where its keys go; None before it is there and after its end.
+        end: How it ended; None while it runs.
+        finished: When, monotonic.
+        job: The command that runs in it.
+        cwd: Where its shell was after the last command; empty: not known.
+        away: Why its host can't be reached for now; empty: it can.
+        view: How a person can look at it.
+        nonce: What the end of one kept on a host is told by; nobody else knows it.
+        skipped: Bytes that the host had dropped before they were read.
+    """
+
+    about: About
+    spool: Spool
+    display: Display
+    recording: Recording
+    limits: Limits
+    clock: Clock
+    view: View
+    host: Host | None = None
+    shell: Shell | None = None
+    end: ShellEnd | None = None
+    finished: float | None = None
+    job: Job | None = None
+    cwd: str = ""
+    away_because: str = ""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    nonce: str = ""
+    skipped: int = 0
+    cols: int = 0
+    rows: int = 0
+    used: float = 0.0
+    _writer: Writer = field(init=False)
+    _watchers: Watchers = field(init=False)
+    _users: dict[str, _User] = field(default_factory=dict[str, _User])
+    _answering: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+
+    def __post_init__(self) -> None:
+        """Begin with what the plan says."""
+        self._writer = Writer(self.limits.session_writer_seconds)
+        self._watchers = Watchers(self.spool)
+        self.cols, self.rows = self.about.plan.cols, self.about.plan.rows
+        self.used = self.clock.monotonic()
+        self.answer_programs()
+
+    # what it is
+
+    @property
+    def id(self) -> str:
+        """Handle."""
+        return self.about.id
+
+    @property
+    def name(self) -> str:
+        """Name, or empty."""
+        return self.about.name
+
+    @property
+    def target(self) -> str:
+        """The host as it was named."""
+        return self.about.target
+
+    @property
+    def address(self) -> str:
+        """The host as user@host."""
+        return self.about.address
+
+    @property
+    def running(self) -> bool:
+        """Its shell runs, as far as anybody knows."""
+        return self.end is None
+
+    @property
+    def holder(self) -> Holder | None:
+        """Who writes to it now."""
+        return self._writer.holder(self.clock.monotonic()) if self.running else None
+
+    @property
+    def keyboard(self) -> KeyboardChanged:
+        """The same, for those who look on."""
+        held = self.holder
+        if held is None:
+            return KeyboardChanged()
+        return KeyboardChanged(
+            held.client, held.instance, rfc3339(held.since), held.person
+        )
+
+    @property
+    def clients(self) -> list[str]:
+        """Clients that used it and are still there."""
+        return sorted({u.label for u in self._users.values() if _there(u.pid)})
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds since anybody used it; 0 while somebody, or a command, does."""
+        if self.job is not None or len(self._watchers):
+            return 0.0
+        return max(0.0, (self.finished or self.clock.monotonic()) - self.used)
+
+    @property
+    def uptime_seconds(self) -> float:
+        """Seconds since it opened, until its end."""
+        last = self.clock.monotonic() if self.finished is None else self.finished
+        return max(0.0, last - self.about.begun)
+
+    # those who use it
+
+    def note(self, caller: Caller) -> None:
+        """A client uses it."""
+        self.used = self.clock.monotonic()
+        user = self._users.pop(caller.instance, None) or _User(caller.label, caller.pid)
+        self._users[caller.instance] = user
+        while len(self._users) > _CLIENTS:
+            del self._users[next(iter(self._users))]
+
+    def cursor(self, caller: Caller) -> int:
+        """Return how far a client has read; one that never did begins at the start."""
+        user = self._users.get(caller.instance)
+        return user.cursor if user else 0
+
+    def move_cursor(self, caller: Caller, offset: int) -> None:
+        """Note how far a client has read."""
+        if (user := self._users.get(caller.instance)) is not None:
+            user.cursor = offset
+
+    @contextlib.contextmanager
+    def writing(self, caller: Caller, *, keep: bool = True) -> Generator[None]:
+        """Be the one who writes, until the end of the block and, to `keep`, after it.
+
+        Raises:
+            StateError: Somebody else is, or its shell has ended.
+        """
+        self.check_running()
+        job = self.job
+        if job is not None and job.instance != caller.instance:
+            raise self._busy(
+                f"{job.client} runs a command in it since {rfc3339(job.started)}",
+                job.client,
+                rfc3339(job.started),
+                job.id,
+            )
+        now = self.clock.monotonic()
+        if (held := self._writer.enter(caller, now, self.clock.now())) is not None:
+            who = f"{held.client}, a person at a terminal," if held.person else ""
+            raise self._busy(
+                f"{who or held.client} has the keyboard since {rfc3339(held.since)}",
+                held.client,
+                rfc3339(held.since),
+            )
+        self._watchers.tell(self.keyboard)
+        try:
+            yield
+        finally:
+            self._writer.leave(caller, self.clock.monotonic(), keep=keep)
+            self.used = self.clock.monotonic()
+
+    async def quiet_keyboard(self, caller: Caller) -> None:
+        """Wait until another program's hold, that no call of its needs, is over."""
+        # a hold ends by itself, and no event tells it
+        while left := self._writer.left(  # noqa: ASYNC110
+            caller, self.clock.monotonic()
+        ):
+            await asyncio.sleep(left)
+
+    def _busy(self, why: str, client: str, since: str, job_id: str = "") -> StateError:
+        about = {"session": self.id, "client": client, "since": since}
+        if job_id:
+            about["job_id"] = job_id
+        return StateError(
+            Reason.SESSION_BUSY,
+            f"session {self.name or self.id} is busy: {why}; nothing was typed",
+            hint=f"Wait for it with ssh_job_read job_id={job_id} wait_seconds=45, or"
+            " use a session of your own."
+            if job_id
+            else "Read along with ssh_session_read, and try again when it is free, or"
+            " use a session of your own.",
+            metadata=about,
+        )
+
+    def check_running(self) -> None:
+        """Refuse what a shell that has ended can't do.
+
+        Raises:
+            StateError: It has ended.
+        """
+        if self.end is None and self.shell is not None:
+            return
+        how = "has no shell" if self.end is None else f"has ended ({self.end.over})"
+        raise StateError(
+            Reason.SESSION_ENDED,
+            f"session {self.name or self.id} on {self.target} {how}; nothing was typed",
+            hint="ssh_session_read shows its last output; ssh_session_open with the"
+            " same name opens a new one.",
+            metadata={"session": self.id},
+        )
+
+    def take(self, caller: Caller) -> None:
+        """Give a person the keyboard; their own terminal answers what programs ask."""
+        self.note(caller)
+        self._writer.take(caller, self.clock.now())
+        self.display.answer_to(None)
+        self._watchers.tell(self.keyboard)
+
+    def release(self, caller: Caller) -> None:
+        """Take it from them; nothing happens when they do not have it."""
+        before = self.holder
+        self._writer.release(caller)
+        self.used = self.clock.monotonic()
+        if self.holder is None and before is not None:
+            self.answer_programs()
+            self._watchers.tell(self.keyboard)
+
+    # what goes to it
+
+    async def type(self, caller: Caller, data: bytes) -> None:
+        """Pass keys on; those of a person need no other leave."""
+        held = self.holder
+        self.check_running()
+        assert self.shell is not None  # noqa: S101 - it runs
+        if held is not None and held.person and held.instance == caller.instance:
+            self.used = self.clock.monotonic()
+            await self.shell.write(data)
+            return
+        with self.writing(caller):
+            await self.shell.write(data)
+
+    async def resize(self, cols: int, rows: int) -> None:
+        """Give its terminal another size."""
+        self.check_running()
+        assert self.shell is not None  # noqa: S101 - it runs
+        await self.shell.resize(cols, rows)
+        self.cols, self.rows = cols, rows
+        self.display.resize(cols, rows)
+        self.recording.resized(cols, rows)
+        self._watchers.tell(Resized(cols, rows))
+
+    # what comes from it
+
+    def printed(self, data: bytes) -> None:
+        """Take what its terminal printed; the only one who appends."""
+        self.spool.append(Stream.OUT, data)
+        self.display.feed(data)
+        self.recording.output(data, self.spool.end)
+
+    def away(self, why: str) -> None:
+        """Its host can't be reached for now."""
+        self.away_because = why
+        self._watchers.tell(Away(why))
+
+    def back(self) -> None:
+        """The host is reached again."""
+        self.away_because = ""
+        self._watchers.tell(Back())
+
+    def ended(self, end: ShellEnd) -> None:
+        """It is over."""
+        if self.end is not None:
+            return
+        self.end, self.finished = end, self.clock.monotonic()
+        self.away_because = ""
+        self.spool.close()
+        if end.exit_code is not None:
+            self.recording.exited(end.exit_code)
+        self._watchers.tell(Ended(end.over, end.exit_code, end.signal, end.why))
+        self.over.set()
+
+    def tell(self, frame: Frame) -> None:
+        """Tell those who look on what else happens."""
+        self._watchers.tell(frame)
+
+    def watch(self, offset: int) -> AsyncGenerator[Frame]:
+        """Yield how things stand, then all that happens; the output from `offset`."""
+        first: list[Frame] = []
+        if self.holder is not None:
+            first.append(self.keyboard)
+        if self.job is not None:
+            command = self.job.request.command
+            first.append(RunBegan(self.job.id, self.job.client, command))
+        if self.away_because:
+            first.append(Away(self.away_because))
+        if (end := self.end) is not None:
+            first.append(Ended(end.over, end.exit_code, end.signal, end.why))
+        return self._watchers.watch(offset, first)
+
+    async def picture(self) -> tuple[bytes, int]:
+        """Return what draws the screen, and the position in the output it is of."""
+        scene = await self.display.scene()
+        return scene.drawing, self.spool.end - self.display.fed + scene.fed
+
+    def answer_programs(self) -> None:
+        """Have its screen answer what programs ask of their terminal."""
+        self.display.answer_to(self._answer)
+
+    def _answer(self, data: bytes) -> None:
+        """Answer a question of a program, as its terminal would."""
+        if self.shell is None or self.end is not None:
+            return
+        task = asyncio.create_task(self._send_answer(self.shell, data))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    async def _send_answer(self, shell: Shell, data: bytes) -> None:
+        try:
+            await shell.write(data)
+        except DaemonError as error:
+            _log.debug("a program's question stays open: %s", error.message)
+
+    async def close(self) -> None:
+        """Write what is left to disk; take no more."""
+        self.spool.close()
+        await self.spool.sync()
+        await self.display.close()
+        await self.recording.close()
+
+
+def _there(pid: int) -> bool:
+    """Whether a client's process lives; one that told none can't be asked."""
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
