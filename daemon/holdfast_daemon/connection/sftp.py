@@ -1,0 +1,157 @@
+"""SFTP on a connection, for hosts where no command can work on files."""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import asyncssh
+
+from holdfast_daemon.errors import DaemonError, Ran, Reason, StateError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+
+    from asyncssh import SFTPAttrs, SFTPClient
+
+    from holdfast_daemon.connection.link import Link
+
+# Names as bytes: nothing is lost, whatever the host calls its files.
+_ERRORS = (
+    (asyncssh.SFTPNoSuchFile, "No such file or directory"),
+    (asyncssh.SFTPNoSuchPath, "No such file or directory"),
+    (asyncssh.SFTPPermissionDenied, "Permission denied"),
+    (asyncssh.SFTPNoSpaceOnFilesystem, "No space left on device"),
+    (asyncssh.SFTPQuotaExceeded, "Disk quota exceeded"),
+    (asyncssh.SFTPWriteProtect, "Read-only file system"),
+    (asyncssh.SFTPNotADirectory, "Not a directory"),
+)
+
+
+class SftpError(Exception):
+    """What the host's SFTP server refused, in the words of its system."""
+
+
+class Attributes(NamedTuple):
+    """What is known of a file; `mode` with its type."""
+
+    mode: int
+    size: int
+    uid: int
+    gid: int
+    modified: int
+
+
+class Sftp:
+    """One SFTP session; every refusal is an `SftpError`."""
+
+    def __init__(self, client: SFTPClient) -> None:
+        """Speak through `client`."""
+        self._client = client
+
+    async def real(self, path: bytes) -> bytes:
+        """Return a path without links and dots."""
+        with _refusals():
+            return _bytes(await self._client.realpath(path))
+
+    async def stat(self, path: bytes) -> Attributes:
+        """Return what `path` is, links followed."""
+        with _refusals():
+            return _attributes(await self._client.stat(path))
+
+    async def read(self, path: bytes, most: int) -> bytes:
+        """Return the first `most` bytes of a file."""
+        with _refusals():
+            async with self._client.open(path, "rb") as file:
+                return _bytes(await file.read(most))
+
+    async def list(self, path: bytes) -> list[tuple[bytes, Attributes]]:
+        """Return what a directory holds."""
+        with _refusals():
+            found = await self._client.readdir(path)
+        rows = [(_bytes(one.filename), _attributes(one.attrs)) for one in found]
+        return [row for row in rows if row[0] not in (b".", b"..")]
+
+    async def append(self, path: bytes, data: bytes) -> None:
+        """Add to a file, which is made where it is not there."""
+        with _refusals():
+            async with self._client.open(path, "ab") as file:
+                await file.write(data)
+
+    async def make_directories(self, path: bytes) -> None:
+        """Make a directory and those above it."""
+        with _refusals():
+            await self._client.makedirs(path, exist_ok=True)
+
+    async def swap(
+        self, data: bytes, draft: bytes, path: bytes, mode: int | None
+    ) -> None:
+        """Write `draft`, and put it in the place of `path`; else nothing is left."""
+        try:
+            with _refusals():
+                async with self._client.open(draft, "xb") as file:
+                    await file.write(data)
+                    with contextlib.suppress(asyncssh.SFTPError):
+                        await file.fsync()  # not every server can
+                if mode is not None:
+                    await self._client.chmod(draft, mode)
+                await self._client.posix_rename(draft, path)
+        except BaseException:
+            with contextlib.suppress(asyncssh.SFTPError):
+                await self._client.remove(draft)
+            raise
+
+
+@contextlib.contextmanager
+def _refusals() -> Generator[None]:
+    """Tell what the server refused in its system's words."""
+    try:
+        yield
+    except asyncssh.SFTPError as error:
+        for kind, words in _ERRORS:
+            if isinstance(error, kind):
+                raise SftpError(words) from None
+        raise SftpError(error.reason or "it gave no reason") from None
+
+
+@asynccontextmanager
+async def sftp(link: Link) -> AsyncGenerator[Sftp]:
+    """Open a session on `link`, and close it at the end of the block.
+
+    Raises:
+        DaemonError: The host has no SFTP server.
+    """
+    try:
+        client = await link.connection.start_sftp_client(path_encoding=None)
+    except (asyncssh.Error, OSError) as error:
+        raise _none(link, error) from None
+    try:
+        yield Sftp(client)
+    finally:
+        client.exit()
+
+
+def _none(link: Link, error: Exception) -> DaemonError:
+    return StateError(
+        Reason.UNSUPPORTED,
+        f"{link.host.shown} has neither a POSIX shell nor SFTP: its files can't be"
+        f" worked on ({error})",
+        hint="Use commands in the host's own words (ssh_exec).",
+        ran=Ran.NO,
+    )
+
+
+def _bytes(value: bytes | str) -> bytes:
+    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+
+
+def _attributes(attrs: SFTPAttrs) -> Attributes:
+    kinds = {1: stat.S_IFREG, 2: stat.S_IFDIR, 3: stat.S_IFLNK}
+    mode = attrs.permissions or 0
+    if not stat.S_IFMT(mode):
+        mode |= kinds.get(attrs.type, 0)
+    return Attributes(
+        mode, attrs.size or 0, attrs.uid or 0, attrs.gid or 0, int(attrs.mtime or 0)
+    )

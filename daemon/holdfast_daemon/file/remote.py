@@ -1,0 +1,195 @@
+"""Files by SFTP, on hosts without a POSIX shell: the same requests and answers.
+
+Reduced, and said so: nothing is searched there, and an owner may not be kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import posixpath
+import secrets
+import stat
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from holdfast_daemon.connection.sftp import SftpError, sftp
+from holdfast_daemon.errors import LinkError, Ran, Reason
+from holdfast_daemon.file import editing, reading, sensitive
+from holdfast_daemon.file.fault import failed, fault
+from holdfast_daemon.file.listing import Entry, Listing
+from holdfast_daemon.file.script import quote_path, shown
+from holdfast_daemon.file.writing import Mode, WriteAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from holdfast_daemon.connection.sftp import Attributes, Sftp
+    from holdfast_daemon.errors import DaemonError
+    from holdfast_daemon.exec.site import Site
+    from holdfast_daemon.file.editing import Edit
+    from holdfast_daemon.file.listing import ListRequest
+    from holdfast_daemon.file.reading import ReadAnswer, ReadRequest
+    from holdfast_daemon.file.writing import WriteRequest
+
+_BY_SFTP = "by SFTP: this host has no POSIX shell"
+_KINDS = {
+    stat.S_IFDIR: "directory",
+    stat.S_IFIFO: "FIFO",
+    stat.S_IFBLK: "block device",
+    stat.S_IFCHR: "character device",
+    stat.S_IFSOCK: "socket",
+}
+
+
+@asynccontextmanager
+async def _session(site: Site, path: str) -> AsyncGenerator[Sftp]:
+    quote_path(path)  # the same are no paths here
+    clock = asyncio.timeout(site.limits.file_seconds)
+    try:
+        async with (
+            clock,
+            await site.pool.lease(site.host) as lease,
+            sftp(lease.link) as session,
+        ):
+            yield session
+    except SftpError as error:
+        raise failed(path, str(error), sudo=True) from None
+    except TimeoutError:
+        if not clock.expired():
+            raise
+        raise LinkError(
+            Reason.CONNECT_TIMEOUT,
+            f"{site.host.shown} did not answer within {site.limits.file_seconds:g} s",
+            hint="Look at the file before it is tried again.",
+            ran=Ran.UNKNOWN,
+        ) from None
+
+
+def _raw(path: str) -> bytes:
+    """Return a path as SFTP has it: it begins in the home directory."""
+    inner = "." if path == "~" else path.removeprefix("~/")
+    return inner.encode()
+
+
+async def _look(session: Sftp, path: str, *, write: bool) -> tuple[str, Attributes]:
+    """Return what a regular file is really called, and what it is."""
+    found = await session.stat(_raw(path))
+    real = shown(await session.real(_raw(path)))
+    kind = _KINDS.get(stat.S_IFMT(found.mode))
+    if kind is not None:
+        raise fault(("kind", real, kind), write=write)
+    return real, found
+
+
+async def read(site: Site, request: ReadRequest) -> ReadAnswer:
+    """Read a file."""
+    reading.check(request)
+    async with _session(site, request.path) as session:
+        real, found = await _look(session, request.path, write=False)
+        if not request.force and sensitive.holds_secrets(real):
+            raise sensitive.refusal(real, write=False)
+        most = site.limits.file_edit_bytes
+        if found.size > most:
+            raise fault(("large", real, str(found.size)), write=False)
+        body = await session.read(_raw(request.path), most)
+    return reading.of_whole(request, real, body)
+
+
+async def write(site: Site, request: WriteRequest) -> WriteAnswer:
+    """Write a file."""
+    path = _raw(request.path)
+    async with _session(site, request.path) as session:
+        before: Attributes | None = None
+        try:
+            real, before = await _look(session, request.path, write=True)
+        except SftpError as error:
+            if "No such file" not in str(error):
+                raise
+            if request.make_parents and posixpath.dirname(path):
+                await session.make_directories(posixpath.dirname(path))
+            real = shown(await session.real(path))
+        if sensitive.lets_in(real):
+            raise sensitive.refusal(real, write=True)
+        if before is not None and request.mode is Mode.CREATE:
+            raise fault(("exists", real), write=True)
+        if before is None and request.expected:
+            raise fault(("gone", real), write=True)
+        old = b""
+        if before is not None and (request.expected or request.mode is Mode.APPEND):
+            old = await session.read(path, before.size + 1)
+            now = hashlib.sha256(old).hexdigest()
+            if request.expected not in ("", now):
+                raise fault(("changed", real, now), write=True)
+        if before is not None and request.mode is Mode.APPEND:
+            await session.append(real.encode(), request.data)
+        else:
+            old = b""
+            await _swap(session, real, request.data, before, request.permissions)
+    digest = hashlib.sha256(old + request.data).hexdigest()
+    size = len(old) + len(request.data)
+    return WriteAnswer(real, len(request.data), before is None, digest, size, _BY_SFTP)
+
+
+async def _swap(
+    session: Sftp,
+    real: str,
+    data: bytes,
+    before: Attributes | None,
+    permissions: str = "",
+) -> None:
+    mode = None if before is None else stat.S_IMODE(before.mode)
+    if permissions:
+        mode = int(permissions, 8)
+    name = f".holdfast.{secrets.token_hex(12)}"
+    draft = posixpath.join(posixpath.dirname(real), name)
+    await session.swap(data, draft.encode(), real.encode(), mode)
+
+
+async def edit(site: Site, path: str, edits: Sequence[Edit]) -> WriteAnswer:
+    """Edit a file."""
+    limits = site.limits
+    async with _session(site, path) as session:
+        real, before = await _look(session, path, write=True)
+        if sensitive.lets_in(real):
+            raise sensitive.refusal(real, write=True)
+        if before.size > limits.file_edit_bytes:
+            raise fault(("large", real, str(before.size)), write=True)
+        body = await session.read(_raw(path), limits.file_edit_bytes)
+        if sensitive.is_key(body):
+            raise sensitive.refusal(real, write=True)
+        edited = editing.apply(body, edits, real)
+        if await session.read(_raw(path), limits.file_edit_bytes) != body:
+            raise _changed(real)
+        await _swap(session, real, edited, before)
+    digest = hashlib.sha256(edited).hexdigest()
+    return WriteAnswer(real, len(edited), False, digest, len(edited), _BY_SFTP)
+
+
+def _changed(real: str) -> DaemonError:
+    return fault(("changed", real, ""), write=True)
+
+
+async def listing(site: Site, request: ListRequest) -> Listing:
+    """List a directory."""
+    most = site.limits.file_entries
+    entries: list[Entry] = []
+    async with _session(site, request.path) as session:
+        top = await session.real(_raw(request.path))
+        if not stat.S_ISDIR((await session.stat(top)).mode):
+            raise fault(("nodir", shown(top), "file"), write=False)
+        waiting = [(b"", 1)]
+        while waiting and len(entries) <= most:
+            below, depth = waiting.pop(0)
+            for name, found in await session.list(posixpath.join(top, below)):
+                if name.startswith(b".") and not request.hidden:
+                    continue
+                path = posixpath.join(below, name)
+                owner = f"{found.uid}:{found.gid}"
+                entries.append(
+                    Entry(shown(path), found.mode, found.size, owner, found.modified)
+                )
+                if stat.S_ISDIR(found.mode) and depth < request.depth:
+                    waiting.append((path, depth + 1))
+    entries.sort(key=lambda one: one.path)
+    return Listing(shown(top), tuple(entries[:most]), len(entries) > most, _BY_SFTP)

@@ -1,0 +1,197 @@
+"""The scripts that write and edit a file, and what comes of their answers. Sans-I/O.
+
+The text goes into a new file in the same directory, which then takes the old one's
+place in one step, with its mode, owner and ACL. Where that can't be - they can't be
+kept, the file has several names, nothing can be made beside it - the old file is
+written in place once all of the text is on the host, and the answer says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from holdfast_daemon.errors import InputError
+from holdfast_daemon.file import sensitive
+from holdfast_daemon.file.script import Script, compose, quote_path
+
+if TYPE_CHECKING:
+    from holdfast_daemon.file.script import Reply
+    from holdfast_daemon.limits import Limits
+
+_MODE = re.compile(r"[0-7]{3,4}")
+_SUM = re.compile(r"[0-9a-f]{64}")
+
+# $r resolved, $d its directory, $g 1 when it is there; $w the bytes to come, $x what
+# the file's sum must be, $i 1 when it is written in place.
+_STAGE = r"""w=BYTES;i=;u=$(umask)
+t=${d%/}/.holdfast.$c
+trap 'rm -f -- "$t"' EXIT;trap 'exit 1' HUP INT TERM PIPE
+e=$( (umask 077;set -C;: >"$t") 2>&1)||{ t=${TMPDIR:-/tmp}/.holdfast.$c;i=1
+[ "$g" ]||no stage "$r" "$e"
+f=$( (umask 077;set -C;: >"$t") 2>&1)||no stage "$r" "$e"
+}
+attrs(){ set -- $(ls -ldn -- "$1");printf %s "$1 $3 $4";}
+if [ "$g" ]&&[ -z "$i" ]&&[ "$j" != append ];then
+set -- $(ls -ldn -- "$r");[ "$2" = 1 ]||i=1
+[ "$i" ]||{ a=--preserve=mode,ownership,xattr
+cp --attributes-only $a -- "$r" "$t"||cp -p -- "$r" "$t"||i=1;} 2>/dev/null
+fi
+if dd of="$t" conv=fsync </dev/null 2>/dev/null
+then e=$(dd of="$t" bs=65536 conv=fsync 2>&1)||no write "$r" "$e"
+else e=$(cat 2>&1 >"$t")||no write "$r" "$e";fi
+set -- $(ls -ldn -- "$t");[ "$5" = "$w" ]||no short "$r" "$5"
+if [ "$g" ]&&[ -z "$i" ]&&[ "$j" != append ]
+then [ "$(attrs "$r")" = "$(attrs "$t")" ]||i=1;fi
+"""
+_SWAP = r"""umask "$u"
+if [ "$g" ]&&[ "$j" = append ];then i=1
+e=$(cat 2>&1 <"$t" >>"$r")||no half "$r" "$e"
+elif [ "$i" ];then e=$(cat 2>&1 <"$t" >"$r")||no half "$r" "$e"
+elif [ "$g" ];then e=$(mv -f -- "$t" "$r" 2>&1)||no write "$r" "$e"
+else chmod PERMS "$t"
+e=$(ln -- "$t" "$r" 2>&1)||{ [ -e "$r" ]||[ -L "$r" ]&&[ "$j" = create ]&&no exists "$r"
+e=$(mv -f -- "$t" "$r" 2>&1)||no write "$r" "$e";}
+fi
+CHMOD
+q=;[ "$j" = append ]&&q=$(hash "$r")
+set -- $(ls -ldn -- "$r")
+ok "$r" "${g:-0}" "${i:-0}" "$5" "$q"
+"""
+_WRITE = (
+    r"""p=PATH;o=PARENT;y=EXPECTED;j=MODE
+LEXICAL
+[ -z "$o" ]||[ -d "$o" ]||e=$(mkdir -p -- "$o" 2>&1)||no parents "$o" "$e"
+resolve "$p"
+GUARD
+g=;if [ -e "$r" ];then regular;g=1
+[ "$j" = create ]&&no exists "$r"
+[ -w "$r" ]||no denied "$r" "Permission denied"
+elif [ "$r" = "$d" ]||[ -L "$r" ];then no none "$r" "$(why "$r")"
+elif [ "$y" ];then no gone "$r";fi
+"""
+    + _STAGE
+    + r"""if [ "$y" ];then q=$(hash "$r");[ "$q" ]||no nohash "$r"
+[ "$q" = "$y" ]||no changed "$r" "$q";fi
+"""
+    + _SWAP
+)
+# A talk: the file there, and then how many bytes of the new one follow, or none.
+_EDIT = (
+    r"""p=PATH;j=edit;resolve "$p"
+GUARD
+regular;g=1
+[ -r "$r" ]||no denied "$r" "Permission denied"
+[ -w "$r" ]||no denied "$r" "Permission denied"
+set -- $(ls -ldn -- "$r");[ "$5" -le LARGEST ]||no large "$r" "$5"
+sum(){ q=$(hash "$1");[ "$q" ]||q=$(cksum <"$1");printf %s "$q";}
+x=$(sum "$r")
+ok "$r" "$x"
+head -c TAKEN <"$r";printf '%s\0' "$m" "$?" "$m"
+IFS= read -r w||exit 0
+[ "$w" = quit ]&&exit 0
+"""
+    + _STAGE.replace("w=BYTES;", "")
+    + r"""q=$(sum "$r");[ "$q" = "$x" ]||{ [ ${#q} = 64 ]||q=;no changed "$r" "$q";}
+"""
+    + _SWAP
+)
+
+
+class Mode(StrEnum):
+    """What to do when the file is there, or is not."""
+
+    CREATE = "create"
+    OVERWRITE = "overwrite"
+    APPEND = "append"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRequest:
+    """What to write; `permissions` and `expected` are empty where nothing is asked."""
+
+    path: str
+    data: bytes
+    mode: Mode = Mode.CREATE
+    permissions: str = ""
+    make_parents: bool = False
+    expected: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteAnswer:
+    """What was written."""
+
+    path: str
+    written: int
+    created: bool
+    sha256: str
+    size: int
+    note: str = ""
+
+
+def check(request: WriteRequest) -> None:
+    """Refuse what can't be meant.
+
+    Raises:
+        InputError: A value is wrong; nothing was sent.
+    """
+    if request.permissions and not _MODE.fullmatch(request.permissions):
+        raise InputError("permissions", "permissions is three or four octal digits")
+    if request.expected and not _SUM.fullmatch(request.expected):
+        raise InputError("expected_sha256", "expected_sha256 is 64 hex digits, small")
+    if request.expected and request.mode is Mode.CREATE:
+        raise InputError(
+            "expected_sha256",
+            "expected_sha256 goes with mode overwrite or append: create refuses any"
+            " file that is there",
+        )
+    if request.path.endswith("/"):
+        raise InputError("path", "path ends with / and names a directory")
+
+
+def script(request: WriteRequest) -> Script:
+    """Return what is run to write a file; the data follow it."""
+    check(request)
+    path = quote_path(request.path)
+    parent = posixpath.dirname(request.path) if request.make_parents else ""
+    parents = quote_path(parent) if parent else "''"
+    perms, chmod = "'=rw'", ":"
+    if request.permissions:
+        perms = request.permissions
+        chmod = f'chmod {perms} "$r"||no half "$r" "its mode could not be set"'
+    text = _WRITE.replace("LEXICAL", sensitive.case("p", write=True))
+    text = text.replace("GUARD", sensitive.case("r", write=True))
+    text = text.replace("BYTES", str(len(request.data)))
+    text = text.replace("EXPECTED", f"'{request.expected}'")
+    text = text.replace("PERMS", perms).replace("CHMOD", chmod)
+    text = text.replace("MODE", request.mode.value)
+    text = text.replace("PARENT", parents, 1).replace("PATH", path, 1)
+    return compose(text, hashes=True)
+
+
+def edit_script(path: str, limits: Limits) -> Script:
+    """Return what is run to edit a file: it tells the file, and waits for the new."""
+    largest = limits.file_edit_bytes
+    text = _EDIT.replace("GUARD", sensitive.case("r", write=True))
+    text = text.replace("LARGEST", str(largest)).replace("TAKEN", str(largest + 1))
+    text = text.replace("PERMS", "'=rw'").replace("CHMOD", ":")
+    return compose(text.replace("PATH", quote_path(path), 1), hashes=True)
+
+
+def answer(data: bytes, reply: Reply, *, append: bool = False) -> WriteAnswer:
+    """Return what a reply tells of a file that was written."""
+    path, there, in_place, size, digest = reply.fields
+    if not append or there == "0":
+        digest = hashlib.sha256(data).hexdigest()
+    note = ""
+    if in_place == "1" and not append:
+        note = (
+            "written in place, not swapped in one step: its owner, mode or other names"
+            " could not be kept otherwise"
+        )
+    return WriteAnswer(path, len(data), there == "0", digest, int(size or 0), note)
