@@ -1,0 +1,1 @@
+"""Forwards: ports and sockets carried through a host's connection."""

@@ -1,0 +1,374 @@
+"""All forwards of all clients: found by name, shared when equal, ended when unused."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdfast_daemon import ids
+from holdfast_daemon.errors import (
+    DaemonError,
+    DeniedError,
+    LimitError,
+    NotFoundError,
+    Reason,
+    StateError,
+)
+from holdfast_daemon.forward import store
+from holdfast_daemon.forward.forward import About, Forward
+from holdfast_daemon.forward.wish import Direction
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from holdfast_daemon.clock import Clock
+    from holdfast_daemon.connection.pool import Pool
+    from holdfast_daemon.forward.store import Saved
+    from holdfast_daemon.forward.wish import Wish
+    from holdfast_daemon.hosts.host import Host
+    from holdfast_daemon.limits import Limits
+    from holdfast_daemon.policy.caller import Caller
+
+    Admit = Callable[[Saved], Awaitable[Host]]
+    Allowed = Callable[[About, Host], bool]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What a request_id was used for."""
+
+    wish: Wish
+    host: Host
+    forward: Forward
+    at: float
+
+
+class ForwardTable:
+    """Opens, finds and ends forwards."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        limits: Limits,
+        clock: Clock,
+        *,
+        path: Path,
+        allowed: Allowed,
+        guarded: Sequence[Path],
+    ) -> None:
+        """Write durable ones to `path`; no forward leads to a socket of `guarded`."""
+        self._pool = pool
+        self._limits = limits
+        self._clock = clock
+        self._path = path
+        self._allowed = allowed
+        self._guarded = guarded
+        self._forwards: list[Forward] = []
+        self._opening: dict[asyncio.Task[None], Forward] = {}
+        self._claims: dict[tuple[str, str], _Claim] = {}
+        self._writing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def open(
+        self, wish: Wish, host: Host, caller: Caller, request_id: str = ""
+    ) -> tuple[Forward, bool]:
+        """Return a forward that does what `wish` says, and whether it was there.
+
+        Raises:
+            DaemonError: It can't be had; says why.
+        """
+        if self._closed:
+            raise StateError(Reason.DRAINING, "the daemon is stopping")
+        self._guard(wish, host)
+        claimed = self._claimed(wish, host, caller, request_id)
+        found = claimed or self._equal(wish, host)
+        if found is not None:
+            await self._wait(found)
+            return await self._reuse(found, wish), True
+        self._check_new(wish)
+        forward = self._make(wish, host, caller)
+        task = asyncio.create_task(forward.open())
+        self._opening[task] = forward
+        task.add_done_callback(self._opened)
+        if request_id:
+            self._claims[caller.principal, request_id] = _Claim(
+                wish, host, forward, self._clock.monotonic()
+            )
+        await self._wait(forward)
+        if wish.durable:
+            await self._save()
+        return forward, False
+
+    def find(self, ident: str) -> Forward:
+        """Return the forward of this id or name, a running one first.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        for forward in self.list(stopped=True):
+            if forward.about.id == ident:
+                return forward
+        named = [f for f in self.list(stopped=True) if ident in f.about.names]
+        for forward in sorted(named, key=lambda one: not one.running):
+            return forward
+        raise NotFoundError(
+            Reason.FORWARD_NOT_FOUND,
+            f"there is no forward {ident!r}",
+            hint="ssh_forward_list shows all that are open.",
+            metadata={"forward": ident},
+        )
+
+    def list(self, *, stopped: bool = False) -> list[Forward]:
+        """Return those that run, and with `stopped` also those that did; newest first.
+
+        Those that are still being opened are in neither.
+        """
+        opening = set(map(id, self._opening.values()))
+        return [
+            forward
+            for forward in reversed(self._forwards)
+            if id(forward) not in opening and (stopped or forward.running)
+        ]
+
+    def on(self, host: Host) -> Sequence[Forward]:
+        """Return those that would end with the connections to `host`."""
+        return [one for one in self.list() if one.host.needs(host)]
+
+    def count(self, account: object) -> int:
+        """Return how many run on `Host.account`."""
+        return sum(one.host.account == account for one in self.list())
+
+    async def close(self, forward: Forward, why: str = "") -> bool:
+        """End a forward; return whether it was running."""
+        was = forward.running
+        if was:
+            await (forward.close(why) if why else forward.close())
+            if forward.wish.durable:
+                await self._save()
+        return was
+
+    async def recover(self, admit: Admit) -> None:
+        """Keep up again what was declared durable; `admit` resolves and asks the rules.
+
+        Nothing is waited for but the file: hosts may be away.
+        """
+        for saved in await asyncio.to_thread(store.read, self._path, self._clock):
+            self._start(self._recover(saved, admit))
+
+    async def _recover(self, saved: Saved, admit: Admit) -> None:
+        about = saved.about
+        try:
+            host = await admit(saved)
+        except DaemonError as error:
+            _log.warning("forward %s is not opened again: %s", about.id, error.message)
+            return
+        if self._closed:
+            return
+        forward = self._forward(about, saved.wish, host)
+        self._forwards.append(forward)
+        forward.on_end = self._ended
+        forward.keep()
+
+    async def reap(self) -> None:
+        """End what nobody used for long, and forget what ended long ago."""
+        limits, now = self._limits, self._clock.monotonic()
+        most = limits.forward_idle_seconds
+        for forward in self.list():
+            if most and not forward.wish.durable and forward.idle >= most:
+                await self.close(forward, f"nobody used it for {most:g} s")
+        self._forwards = [
+            one
+            for one in self._forwards
+            if one.ended_at is None or now - one.ended_at < limits.forward_keep_seconds
+        ]
+        oldest = now - limits.request_id_seconds
+        self._claims = {k: c for k, c in self._claims.items() if c.at >= oldest}
+
+    async def stop(self) -> None:
+        """End all; the durable ones stay written down."""
+        self._closed = True
+        for task in [*self._opening, *self._tasks]:
+            task.cancel()
+        await asyncio.gather(*self._opening, *self._tasks, return_exceptions=True)
+        ending = [
+            one.close("the daemon stopped", tell_host=False) for one in self.list()
+        ]
+        await asyncio.gather(*ending)
+
+    # opening
+
+    def _make(self, wish: Wish, host: Host, caller: Caller) -> Forward:
+        about = About(
+            id=ids.forward_id(),
+            names=[wish.name] if wish.name else [],
+            target=host.name,
+            address=host.display,
+            client=caller.label,
+            principal=caller.principal,
+            allowed_hosts=caller.allowed_hosts,
+            opened=self._clock.now(),
+            begun=self._clock.monotonic(),
+        )
+        forward = self._forward(about, wish, host)
+        self._forwards.append(forward)
+        return forward
+
+    def _forward(self, about: About, wish: Wish, host: Host) -> Forward:
+        return Forward(
+            about,
+            wish,
+            host,
+            pool=self._pool,
+            limits=self._limits,
+            clock=self._clock,
+            allowed=lambda found: self._allowed(about, found),
+        )
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        forward = self._opening.pop(task)
+        if task.cancelled() or task.exception() is not None:
+            self._forwards.remove(forward)
+            self._claims = {
+                key: claim
+                for key, claim in self._claims.items()
+                if claim.forward is not forward
+            }
+            return
+        forward.on_end = self._ended
+        if forward.wish.durable:
+            # whoever asked may have gone away meanwhile
+            self._start(self._save())
+
+    async def _wait(self, forward: Forward) -> None:
+        """Wait until it is open; who goes away does not end it for the others."""
+        for task, opening in self._opening.items():
+            if opening is forward:
+                await asyncio.shield(task)
+                return
+
+    async def _reuse(self, forward: Forward, wish: Wish) -> Forward:
+        name = wish.name
+        if name and name not in forward.about.names:
+            self._check_name(name)
+            forward.about.names.append(name)
+        if wish.durable and not forward.wish.durable:
+            forward.declare_durable()
+        if forward.wish.durable:
+            await self._save()
+        try:
+            await forward.probe()
+        except DaemonError as error:
+            _log.info("forward %s: %s", forward.about.id, error.message)
+        return forward
+
+    def _claimed(
+        self, wish: Wish, host: Host, caller: Caller, request_id: str
+    ) -> Forward | None:
+        claim = self._claims.get((caller.principal, request_id)) if request_id else None
+        if claim is None:
+            return None
+        if (claim.wish, claim.host.identity) != (wish, host.identity):
+            raise StateError(
+                Reason.REQUEST_ID_REUSED,
+                f"request_id {request_id!r} was used for another forward",
+                hint=f"The earlier one is {claim.forward.about.id}; give this its own"
+                " id.",
+                metadata={"forward_id": claim.forward.about.id},
+            )
+        return claim.forward if claim.forward.running else None
+
+    def _equal(self, wish: Wish, host: Host) -> Forward | None:
+        """Return a forward that does the same; port 0 is any."""
+        for forward in self._forwards:
+            if forward.running and _same(forward, wish, host):
+                return forward
+        return None
+
+    def _check_new(self, wish: Wish) -> None:
+        if wish.name:
+            self._check_name(wish.name)
+        most = self._limits.forwards_total
+        if sum(one.running for one in self._forwards) >= most:
+            raise LimitError(
+                Reason.LIMIT_REACHED,
+                f"{most} forwards are open, the most there may be",
+                hint="Close one: ssh_forward_list shows them.",
+                metadata={"limit": "forwards_total", "value": str(most)},
+            )
+
+    def _check_name(self, name: str) -> None:
+        for other in self._forwards:
+            if other.running and name in other.about.names:
+                raise StateError(
+                    Reason.IN_USE,
+                    f"the name {name!r} belongs to another forward,"
+                    f" {other.wish.direction} on {other.listen}",
+                    hint="Close that one, or take another name.",
+                    metadata={"forward_id": other.about.id, "name": name},
+                )
+
+    def _guard(self, wish: Wish, host: Host) -> None:
+        """Keep what would hand this machine's keys to a host from being forwarded."""
+        place = wish.connect
+        if wish.direction is not Direction.REMOTE or place is None or not place.path:
+            return
+        own = [*self._guarded]
+        own += [Path(p) for p in (host.auth_sock, host.identity_agent) if p[:1] == "/"]
+        asked = Path(place.path).resolve()
+        if any(asked == path.resolve() for path in own):
+            raise DeniedError(
+                Reason.SENSITIVE_PATH,
+                f"{place.path} is not forwarded: it would let the host act as you",
+                hint="Agents are lent by ForwardAgent in ssh config only.",
+                metadata={"path": place.path},
+            )
+
+    # ends
+
+    def _ended(self, forward: Forward) -> None:
+        if forward.wish.durable and not self._closed:
+            self._start(self._save())
+
+    async def _save(self) -> None:
+        """Write the durable ones down; a failure is told, and costs a restart only."""
+        async with self._writing:
+            durable = [one for one in self.list() if one.wish.durable]
+            if self._closed:
+                return
+            try:
+                await asyncio.to_thread(store.write, self._path, durable)
+            except OSError as error:
+                _log.warning("durable forwards are not on disk: %s", error)
+
+    def _start(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _same(forward: Forward, wish: Wish, host: Host) -> bool:
+    have = forward.wish
+    if (have.direction, have.connect) != (wish.direction, wish.connect):
+        return False
+    listens, asked = forward.listen, wish.listen
+    if (listens.host, listens.path) != (asked.host, asked.path):
+        return False
+    if asked.port not in (0, listens.port, have.listen.port):
+        return False
+    if forward.host.identity == host.identity:
+        return True
+    return not host.own_credentials and forward.host.endpoint == host.endpoint
+
+
+def names(forwards: Iterable[Forward], most: int) -> str:
+    """Return the first few, as people call them."""
+    return ", ".join(
+        one.about.names[0] if one.about.names else one.about.id
+        for one in list(forwards)[:most]
+    )
