@@ -41,7 +41,7 @@ format: setup ## format the code
 lint: setup ## ruff, and shellcheck where there is one
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	@if command -v shellcheck >/dev/null; then shellcheck packaging/*.sh .ci/run; else echo 'no shellcheck here'; fi
+	@if command -v shellcheck >/dev/null; then shellcheck packaging/*.sh .ci/run && shellcheck -e SC2154,SC2034,SC2015 daemon/holdfast_daemon/kept/host/*.sh; else echo 'no shellcheck here'; fi
 
 types: setup ## mypy --strict and pyright strict, over code and tests
 	$(BIN)/mypy
@@ -53,6 +53,8 @@ test: setup packages ## the test suite, against a real sshd
 
 soak: setup packages ## the long tests; CYCLES=10000 connects and disconnects
 	HOLDFAST_CYCLES=$(CYCLES) $(BIN)/python -m pytest -n 2 $(ARGS) tests/soak
+	HOLDFAST_KEPT_KILLS=46 HOLDFAST_SESSION_MIB=1024 HOLDFAST_SESSION_CUTS=200 HOLDFAST_SESSION_RUNS=500 \
+		$(BIN)/python -m pytest -n 2 $(ARGS) tests/fault/test_kept_kills.py tests/fault/test_session_faults.py tests/contract/test_session_tools.py
 
 bench: setup packages ## figures beside those of peers, in one run
 	sh packaging/setup.sh $(PYTHON) $(VENV) dev,bench

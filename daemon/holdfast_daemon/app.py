@@ -24,8 +24,11 @@ from holdfast_daemon.errors import DaemonError
 from holdfast_daemon.exec.archive import Archive
 from holdfast_daemon.exec.parting import part
 from holdfast_daemon.exec.table import JobTable
+from holdfast_daemon.forward.restore import Restorer, guarded
+from holdfast_daemon.forward.table import ForwardTable
 from holdfast_daemon.hosts.inventory import Inventory
 from holdfast_daemon.instance import AlreadyRunning, raise_descriptors
+from holdfast_daemon.kept.keeper import Keeper
 from holdfast_daemon.paths import private_dir
 from holdfast_daemon.policy.gate import Gate
 from holdfast_daemon.rpc import convert
@@ -34,11 +37,18 @@ from holdfast_daemon.rpc.clients import Clients
 from holdfast_daemon.rpc.doctor import DoctorServicer
 from holdfast_daemon.rpc.door import Door
 from holdfast_daemon.rpc.exec import ExecServicer
+from holdfast_daemon.rpc.file import FileServicer
+from holdfast_daemon.rpc.forward import ForwardServicer
 from holdfast_daemon.rpc.host import HostServicer
+from holdfast_daemon.rpc.kept import KeptServicer
 from holdfast_daemon.rpc.login import LoginServicer
 from holdfast_daemon.rpc.server import Listener
+from holdfast_daemon.rpc.session import SessionServicer
 from holdfast_daemon.rpc.trust import TrustServicer
 from holdfast_daemon.service import systemd
+from holdfast_daemon.session.archive import Archive as SessionArchive
+from holdfast_daemon.session.observer import Observers
+from holdfast_daemon.session.table import SessionTable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -94,7 +104,33 @@ class App:
         self._inventory = Inventory(self._current, limits)
         archive = Archive(places.jobs, limits, self._clock)
         self._table = JobTable(archive, self._pool, limits, self._clock, redactor)
+        self._observers = Observers(places.socket.parent, socket=places.socket)
+        self._sessions = SessionTable(
+            SessionArchive(
+                places.sessions,
+                limits,
+                self._clock,
+                redactor=redactor,
+                observers=self._observers,
+            ),
+            self._pool,
+            limits,
+            self._clock,
+            redactor=redactor,
+            observers=self._observers,
+            resolve=self._inventory.resolve,
+        )
+        self._servicers: list[SessionServicer] = []
         self._gate = Gate(self._current, self._audit, self._clock)
+        self._restorer = Restorer(self._gate, self._inventory)
+        self._forwards = ForwardTable(
+            self._pool,
+            limits,
+            self._clock,
+            path=places.forwards,
+            allowed=self._restorer.allows,
+            guarded=guarded(places, os.environ),
+        )
         self._clients = Clients(self._clock, limits.clients_listed)
         self._parts = Parts(
             version=version("holdfast"),
@@ -129,11 +165,17 @@ class App:
             loop.add_signal_handler(number, self._ask_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         raise_descriptors(self._limits.descriptors)
-        for directory in (self._places.jobs, self._places.audit):
+        for directory in (
+            self._places.jobs,
+            self._places.sessions,
+            self._places.audit,
+        ):
             private_dir(directory)
         await self._audit.open()
         try:
             await self._table.recover()
+            await self._sessions.recover()
+            await self._forwards.recover(self._restorer.admit)
             await self._listen()
             systemd.ready(self._standing())
             _log.info("serving on %s", self._places.socket)
@@ -198,16 +240,27 @@ class App:
             failed=self._note_refusal,
             first_frame_seconds=self._limits.first_frame_seconds,
         )
+        kept = KeptServicer(lambda host: Keeper(self._pool, host, self._limits))
+        sessions = SessionServicer(self._sessions, self._table, self._current, kept)
+        self._servicers.append(sessions)
         listener = Listener(
             door,
             self._limits,
             admin=AdminServicer(self._parts, door.resolve),
             doctor=DoctorServicer(self._doctor(), self._redactor),
             exec_=ExecServicer(self._table, self._current),
+            forward=ForwardServicer(self._forwards, self._current),
+            file=FileServicer(self._pool, self._current, self._redactor, self._clock),
             host=HostServicer(
-                self._inventory, self._pool, self._table, door.resolve, self._limits
+                self._inventory,
+                self._pool,
+                self._table,
+                door.resolve,
+                self._limits,
+                forwards=self._forwards,
             ),
             login=LoginServicer(self._pool),
+            session=sessions,
             trust=TrustServicer(self._pool, self._limits),
         )
         await listener.start(self._instance.bind_path())
@@ -263,6 +316,8 @@ class App:
 
     async def _reap(self) -> None:
         await self._table.reap()
+        await self._sessions.reap()
+        await self._forwards.reap()
         systemd.status(self._standing())
 
     async def _look_at_clocks(self) -> None:
@@ -323,8 +378,12 @@ class App:
 
     async def _close(self) -> None:
         share = self._limits.stop_seconds * _SHARE
+        for servicer in self._servicers:
+            servicer.close()
+        await self._forwards.stop()
         await part(self._table, share)
         await self._table.close()
+        await self._sessions.stop()
         await asyncio.gather(self._pool.close(), self._end_calls(share))
 
     async def _end_calls(self, grace: float) -> None:

@@ -83,6 +83,7 @@ class Config:
         default_host: The one default target, also when a host entry is marked as such.
         allowed_hosts: Names and patterns; empty: every host.
         log_level: debug, info, warning or error.
+        forward_wildcard: Forwards may listen on every address of a machine.
         defaults: What calls take that say nothing themselves.
         limits: The limits in force.
         hosts: Host entries by name, in the order of the file.
@@ -92,6 +93,7 @@ class Config:
     default_host: str | None = None
     allowed_hosts: tuple[str, ...] = ()
     log_level: str = "info"
+    forward_wildcard: bool = False
     defaults: Defaults = field(default_factory=Defaults)
     limits: Limits = field(default_factory=Limits)
     hosts: Mapping[str, HostEntry] = field(default_factory=_no_hosts)

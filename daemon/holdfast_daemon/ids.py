@@ -6,6 +6,8 @@ import secrets
 from typing import NewType
 
 JobId = NewType("JobId", str)
+SessionId = NewType("SessionId", str)
+ForwardId = NewType("ForwardId", str)
 CallId = NewType("CallId", str)
 
 # Crockford's base 32 in lower case: no i, l, o, u, so an id survives being read aloud.
@@ -21,6 +23,16 @@ def mint(prefix: str, length: int = 8) -> str:
 def job_id() -> JobId:
     """Return a new job's id: 40 random bits, valid only for the daemon's own user."""
     return JobId(mint("j"))
+
+
+def session_id() -> SessionId:
+    """Return a new session's id: 40 random bits, valid only for the daemon's user."""
+    return SessionId(mint("s"))
+
+
+def forward_id() -> ForwardId:
+    """Return a new forward's id: 40 random bits, valid only for the daemon's user."""
+    return ForwardId(mint("f"))
 
 
 def call_id() -> CallId:

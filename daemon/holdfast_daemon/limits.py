@@ -42,6 +42,29 @@ def _at_start(value: float, unit: str, low: float, high: float, reason: str) -> 
 class Limits:
     """All limits; the defaults are the contract's."""
 
+    # file
+    file_seconds: float = _limit(
+        40.0, "s", 1, 300, "a call about files returns before clients give up at 60 s"
+    )
+    file_entries: int = _limit(
+        1000, "entries", 10, 10_000, "a longer directory is cut, and said to be"
+    )
+    file_whole_bytes: int = _limit(
+        256 * KIB,
+        "bytes",
+        4 * KIB,
+        4 * MIB,
+        "a file up to it is fetched whole, and cut here; of a larger one its part",
+    )
+    file_hash_bytes: int = _limit(
+        256 * MIB, "bytes", 0, 100 * GIB, "a larger file is read without its SHA-256"
+    )
+    file_edit_bytes: int = _limit(
+        8 * MIB, "bytes", 4 * KIB, 64 * MIB, "the largest file that is edited"
+    )
+    file_answer_bytes: int = _limit(
+        4 * MIB, "bytes", 64 * KIB, 64 * MIB, "a host's longer list is cut off there"
+    )
     # exec
     command_timeout_seconds: float = _limit(
         HOUR, "s", 0, 365 * DAY, "hard limit of a command that names none; 0 is none"
@@ -131,6 +154,12 @@ class Limits:
     )
     chunk_bytes: int = _limit(
         64 * KIB, "bytes", KIB, MIB, "gRPC streams are fastest at 64 KiB"
+    )
+    recording_bytes: int = _limit(
+        16 * MIB, "bytes", 256 * KIB, 16 * GIB, "of one session; the older half goes"
+    )
+    transcript_bytes: int = _limit(
+        16 * MIB, "bytes", 256 * KIB, 16 * GIB, "of one session; the older half goes"
     )
     grep_seconds: float = _limit(
         5.0, "s", 0.1, 60, "a pattern may be exponential; it must not hold a thread"
@@ -230,6 +259,54 @@ class Limits:
     wake_probe_seconds: float = _limit(
         5.0, "s", 0.1, 600, "after it hosts must answer by then, or are let go of"
     )
+    # sessions
+    sessions_total: int = _limit(
+        500, "sessions", 1, 10_000, "each keeps a screen and its last output in memory"
+    )
+    sessions_per_host: int = _limit(
+        50, "sessions", 1, 10_000, "a client that opens one per task is stopped here"
+    )
+    session_idle_seconds: float = _limit(
+        1800.0, "s", 0, 365 * DAY, "a session nobody uses is closed; 0: never"
+    )
+    session_keep_seconds: float = _limit(
+        HOUR, "s", 0, 30 * DAY, "an ended session stays readable so long"
+    )
+    session_keep_closed_seconds: float = _limit(
+        300.0, "s", 0, DAY, "the same with auto_close"
+    )
+    session_unread_bytes: int = _limit(
+        MIB, "bytes", 64 * KIB, 64 * MIB, "unread output; older is skipped, and told"
+    )
+    session_writer_seconds: float = _limit(
+        1.5, "s", 0, 60, "a client keeps the keyboard so long after its last call"
+    )
+    session_turn_seconds: float = _limit(
+        10.0, "s", 0, 50, "a command waits so long for the one before it"
+    )
+    session_start_seconds: float = _limit(
+        20.0, "s", 1, 50, "a shell is there, slow start-up files and all"
+    )
+    session_write_seconds: float = _limit(
+        1.0, "s", 0, 50, "what keys bring about is waited for so long"
+    )
+    # forwards
+    forwards_total: int = _limit(
+        200, "forwards", 1, 10_000, "each listens; a client that opens one per task"
+    )
+    forward_connections: int = _limit(
+        1000, "connections", 1, 20_000, "through one forward; each takes a descriptor"
+    )
+    forward_idle_seconds: float = _limit(
+        DAY, "s", 0, 365 * DAY, "unused, unless declared durable; 0: never closed"
+    )
+    forward_keep_seconds: float = _limit(
+        HOUR, "s", 0, 30 * DAY, "a forward that has stopped stays listed so long"
+    )
+    forward_greeting_seconds: float = _limit(
+        10.0, "s", 0.1, 600, "a SOCKS client says by then where it wants to go"
+    )
+
     # gRPC
     message_bytes: int = _at_start(
         4 * MIB, "bytes", 64 * KIB, 4 * MIB, "gRPC's own default; more is a stream"
@@ -283,6 +360,16 @@ class Limits:
         10_000_000, "bytes", 10_000, 1_000_000_000, "five files of 10 MB are kept"
     )
     log_files: int = _at_start(5, "files", 1, 100, "see log_file_bytes")
+    # kept on hosts
+    kept_bytes: int = _limit(
+        64 * MIB, "bytes", 256 * KIB, GIB, "output a host keeps until it is fetched"
+    )
+    kept_patience_seconds: float = _limit(
+        120.0, "s", 0, HOUR, "output beyond kept_bytes waits so long for a reader"
+    )
+    kept_abandoned_seconds: float = _limit(
+        14 * DAY, "s", 0, 365 * DAY, "what nobody looked at so long is ended; 0: never"
+    )
     clients_listed: int = _at_start(
         200, "clients", 10, 10_000, "the longest idle are forgotten first"
     )

@@ -39,6 +39,16 @@ class Places:
         return self.socket.with_name(self.socket.name + ".lock")
 
     @property
+    def sessions(self) -> Path:
+        """Output, recordings and records of sessions."""
+        return self.state / "sessions"
+
+    @property
+    def forwards(self) -> Path:
+        """The forwards that were declared durable."""
+        return self.state / "forwards.json"
+
+    @property
     def jobs(self) -> Path:
         """Results and output of jobs."""
         return self.state / "jobs"

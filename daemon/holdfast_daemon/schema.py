@@ -244,6 +244,7 @@ ROOT: Mapping[str, Check] = {
     "default_host": _TARGET,
     "allowed_hosts": _hosts_allowed,
     "log_level": _one_of(*LOG_LEVELS),
+    "forward_wildcard": _boolean,
 }
 TABLES = ("defaults", "limits", "hosts")
 

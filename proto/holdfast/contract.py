@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-HASH = "57c2b25b4f14380b"
+HASH = "ab4e8c1cc3d7cebe"
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1

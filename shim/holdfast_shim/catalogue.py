@@ -99,7 +99,8 @@ class Catalogue:
 
 def _listed(entry: dict[str, Any], results: str) -> dict[str, Any]:
     tool: dict[str, Any] = dict(entry["tool"])
-    if entry["result"] == "text" and results != "structured":
+    if results != "structured":
+        # models read answers without one, and each costs as much as its tool
         tool.pop("outputSchema", None)
     elif "outputSchema" in tool:
         # Clients check structuredContent of failures too, and those have other fields:

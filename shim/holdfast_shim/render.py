@@ -6,15 +6,16 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from holdfast.v1 import common_pb2, exec_pb2
-from holdfast_shim import audience
+from holdfast.v1 import common_pb2, exec_pb2, session_pb2
+from holdfast_shim import audience, document, snapshot
 from holdfast_shim.translate import to_json
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    Output = exec_pb2.ExecResult | exec_pb2.JobOutput
+    Output = exec_pb2.ExecResult | exec_pb2.JobOutput | session_pb2.SessionRunResult
 
+_OUTPUTS = (exec_pb2.ExecResult, exec_pb2.JobOutput, session_pb2.SessionRunResult)
 _SECONDS = 120
 _MINUTES = 120 * 60
 
@@ -44,13 +45,25 @@ def result(
         client: Name of the MCP client.
         request: What was asked.
     """
-    if form == "text" and isinstance(message, exec_pb2.ExecResult | exec_pb2.JobOutput):
+    if form == "text" and isinstance(message, _OUTPUTS):
         grep = request.grep if isinstance(request, exec_pb2.ReadJobRequest) else ""
         told: dict[str, Any] = {"content": [_text(output(message, grep=grep))]}
         if results == "structured" or (
             results == "auto" and not audience.hides_text(client)
         ):
             told["structuredContent"] = _structured(message, grep)
+        return told
+    words = ""
+    if form == "text" and isinstance(message, document.DOCUMENTS):
+        words = document.text(message)
+    elif form == "text" and isinstance(message, snapshot.SNAPSHOTS):
+        words = snapshot.text(message)
+    if words:
+        told = {"content": [_text(words)]}
+        if results == "structured" or (
+            results == "auto" and not audience.hides_text(client)
+        ):
+            told["structuredContent"] = to_json(message)
         return told
     content = to_json(message)
     return {
@@ -111,6 +124,8 @@ def _header(message: Output, grep: str) -> list[str]:
     ]
     if message.job_id:
         header.append(f"job {message.job_id}")
+    if isinstance(message, session_pb2.SessionRunResult) and message.cwd:
+        header.append(f"in {message.cwd}")
     if step := _next(message, grep):
         header.append(step)
     if not running and isinstance(message, exec_pb2.JobOutput):

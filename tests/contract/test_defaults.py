@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Fields whose default is a limit of the daemon, by field name.
 IN_LIMITS = {
     "timeout_seconds": "command_timeout_seconds",
+    "idle_timeout_seconds": "session_idle_seconds",
     "wait_seconds": "wait_seconds",
     "connect_timeout_seconds": "connect_timeout_seconds",
 }

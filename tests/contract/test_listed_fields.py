@@ -71,6 +71,25 @@ def unlisted(value: Any, schema: dict[str, Any], path: str) -> list[str]:
     return [f"{path} is {value!r}, not {kind}"] if wrong else []
 
 
+def _on_files() -> list[tuple[str, dict[str, Any]]]:
+    """Return calls on files of the remote home, which they make."""
+    there = {"target": "box", "path": "~/listed/a"}
+    search = {"target": "box", "pattern": "two", "path": "~/listed"}
+    return [
+        ("ssh_file_write", {**there, "content": "one\ntwo\n", "make_parents": True}),
+        ("ssh_file_write", {**there, "content": "x\n", "mode": "append"}),
+        ("ssh_file_edit", {**there, "edits": [{"old": "one", "new": "1"}]}),
+        ("ssh_file_read", there),
+        ("ssh_file_read", {**there, "max_bytes": 3}),
+        ("ssh_dir_list", {"target": "box", "path": "~/listed", "detailed": True}),
+        ("ssh_dir_list", {"target": "box", "path": "~"}),
+        ("ssh_search", search),
+        ("ssh_search", {**search, "output": "content", "limit": 1}),
+        ("ssh_search", {**search, "output": "count"}),
+        ("ssh_find", {"target": "box", "path": "~/listed", "glob": "**/a"}),
+    ]
+
+
 async def answers(ssh: Tools) -> list[tuple[str, dict[str, Any]]]:
     """Call each tool in the ways that answer with different fields."""
     job = await ssh.start("echo up; exec sleep 300")
@@ -91,9 +110,24 @@ async def answers(ssh: Tools) -> list[tuple[str, dict[str, Any]]]:
         ("ssh_job_read", {"job_id": job, "tail_lines": 1}),
         ("ssh_hosts", {}),
         ("ssh_connect", {"target": "box"}),
+        ("ssh_session_open", {"target": "box", "session_name": "one"}),
+        ("ssh_session_open", {"target": "box", "session_name": "one"}),
+        ("ssh_session_run", {"session": "one", "command": "echo out; exit_not"}),
+        ("ssh_session_write", {"session": "one", "input": "echo in\n"}),
+        ("ssh_session_read", {"session": "one", "view": "screen"}),
+        ("ssh_session_read", {"session": "one", "offset": 0, "until": "in"}),
+        ("ssh_session_list", {}),
+        ("ssh_session_close", {"session": "one"}),
+        ("ssh_session_close", {"session": "one"}),
+        ("ssh_session_list", {"include_exited": True}),
+        *_on_files(),
         ("ssh_job_stop", {"job_id": job}),
         ("ssh_job_stop", {"job_id": job}),
         ("ssh_job_read", {"job_id": job, "offset": 0}),
+        ("ssh_forward_open", {"target": "box", "direction": "dynamic", "name": "f"}),
+        ("ssh_forward_list", {}),
+        ("ssh_forward_close", {"forward": "f"}),
+        ("ssh_forward_list", {"include_stopped": True}),
         ("ssh_disconnect", {"target": "box", "force": True}),
         ("ssh_disconnect", {"target": "box"}),
     ]

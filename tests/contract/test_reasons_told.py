@@ -31,13 +31,15 @@ pytestmark = [
 
 # Reasons that cannot be had here, and why. One that is in no list fails the last test.
 NOT_HERE = {
-    "SESSION_NOT_FOUND": "there are no sessions yet",
-    "FORWARD_NOT_FOUND": "there are no forwards yet",
+    "SESSION_NOT_FOUND": "tests of sessions show it",
+    "SESSION_BUSY": "tests of sessions show it",
+    "SESSION_ENDED": "tests of sessions show it",
     "OUTPUT_DISCARDED": "told as a note, with earliest_offset, and not as a failure",
     "POLICY_DENIED": "told where a rule closes connections while a call waits for one",
     "INTERNAL": "a fault of ours, which cannot be asked for",
     "LOGIN_NEEDED": "tests of logins that need a person show it",
     "SUDO_REFUSED": "tests of sudo show it",
+    "NOT_KEPT": "test_kept_start shows it",
 }
 HOSTS = """
 [hosts.off]
@@ -95,6 +97,16 @@ async def ssh(world: World) -> AsyncIterator[Tools]:
 @pytest.fixture
 def bench(world: World, ssh: Tools, sshd: Sshd, tmp_path: Path) -> Bench:
     return Bench(world, ssh, sshd, tmp_path)
+
+
+async def forward_refused(at: Bench) -> Result:
+    return await at.ssh.call(
+        "ssh_forward_open",
+        target="box",
+        direction="remote",
+        remote_port=at.sshd.port,
+        local_port=1,
+    )
 
 
 async def no_target(at: Bench) -> Result:
@@ -232,6 +244,19 @@ async def daemon_lost(at: Bench) -> Result:
             return result
 
 
+def on_file(tool: str, **arguments: Any) -> Way:
+    """Ask for something of a file of one line."""
+
+    async def way(at: Bench) -> Result:
+        path = at.directory / "file"
+        path.write_text("one\n")
+        return await at.ssh.call(
+            tool, **{"target": "box", "path": str(path), **arguments}
+        )
+
+    return way
+
+
 def simple(target: str = "box", **arguments: Any) -> Way:
     return lambda at: at.exec(target, **arguments)
 
@@ -269,7 +294,27 @@ TABLE: dict[str, tuple[str, Way]] = {
     "DAEMON_LOST": ("unknown", daemon_lost),
     "UNKNOWN_TOOL": ("no", lambda at: at.ssh.call("ssh_exce")),
     "REQUEST_ID_REUSED": ("no", request_id_reused),
+    "FORWARD_NOT_FOUND": (
+        "no",
+        lambda at: at.ssh.call("ssh_forward_close", forward="none"),
+    ),
+    "FORWARD_REFUSED": ("no", forward_refused),
     "IN_USE": ("no", in_use),
+    "FILE_NOT_FOUND": ("no", on_file("ssh_file_read", path="/nonexistent")),
+    "FILE_EXISTS": ("no", on_file("ssh_file_write", content="two")),
+    "FILE_CHANGED": (
+        "no",
+        on_file(
+            "ssh_file_write", content="x", mode="overwrite", expected_sha256="0" * 64
+        ),
+    ),
+    "EDIT_REFUSED": (
+        "no",
+        on_file("ssh_file_edit", edits=[{"old": "two", "new": "three"}]),
+    ),
+    "NOT_TEXT": ("no", on_file("ssh_file_read", path="/dev/zero")),
+    "SENSITIVE_PATH": ("no", on_file("ssh_file_read", path="/etc/shadow")),
+    "FILE_FAILED": ("no", on_file("ssh_dir_list")),
 }
 
 

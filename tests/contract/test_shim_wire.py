@@ -152,7 +152,7 @@ async def test_a_planned_tool_says_so_and_no_guess_leads_to_harm(
 ) -> None:
     """TR-09."""
     async with wire(daemon) as shim:
-        error = error_of(await shim.call("ssh_session_open", {}))
+        error = error_of(await shim.call("ssh_copy", {}))
         assert error["message"].endswith("is not available yet in this release")
         assert error["hint"] == "use ssh_exec"
         assert "did you mean" not in error_of(await shim.call("ssh_open", {}))["hint"]
@@ -332,7 +332,10 @@ async def test_toolsets_choose_what_is_listed_and_callable(daemon: FakeDaemon) -
 async def test_read_only_lists_only_what_changes_nothing(daemon: FakeDaemon) -> None:
     """Contract section 4: and the daemon is told, for it refuses the rest."""
     async with wire(daemon, "--read-only") as shim:
-        assert await names(shim) == ["ssh_job_list", "ssh_job_read", "ssh_hosts"]
+        shown = await names(shim)
+        assert shown[:3] == ["ssh_job_list", "ssh_job_read", "ssh_hosts"]
+        assert "ssh_session_read" in shown
+        assert not {"ssh_exec", "ssh_session_run", "ssh_connect"} & set(shown)
         await shim.call("ssh_exec", {"command": "refuse"})
         assert daemon.callers[-1].read_only
 
@@ -341,15 +344,17 @@ async def test_output_schemas_are_offered_only_where_json_is_always_sent(
     daemon: FakeDaemon,
 ) -> None:
     """Contract section 4, result form."""
-    for form, text_tools in (("auto", False), ("text", False), ("structured", True)):
+    for form, offered in (("auto", False), ("text", False), ("structured", True)):
         async with wire(daemon, "--results", form) as shim:
             listed = (await shim.request("tools/list"))["result"]["tools"]
             tools = {tool["name"]: tool for tool in listed}
-            assert ("outputSchema" in tools["ssh_exec"]) == text_tools
-            schema = tools["ssh_hosts"]["outputSchema"]
-            # Clients check failures against it too, and those have other fields.
-            assert "required" not in schema
-            assert schema["properties"]["hosts"]
+            for name in ("ssh_exec", "ssh_hosts"):
+                assert ("outputSchema" in tools[name]) == offered
+            if offered:
+                schema = tools["ssh_hosts"]["outputSchema"]
+                # Clients check failures against it too, and those have other fields.
+                assert "required" not in schema
+                assert schema["properties"]["hosts"]
             always = [t["name"] for t in listed if t.get("_meta")]
             assert always == ["ssh_exec"]
 

@@ -13,7 +13,18 @@ import pytest_asyncio
 from fakes.served import info_of
 from fakes.tools import Tools, served, tools
 from fakes.watch import connected
-from holdfast.v1 import exec_pb2, exec_pb2_grpc, host_pb2, host_pb2_grpc
+from holdfast.v1 import (
+    exec_pb2,
+    exec_pb2_grpc,
+    file_pb2,
+    file_pb2_grpc,
+    forward_pb2,
+    forward_pb2_grpc,
+    host_pb2,
+    host_pb2_grpc,
+    session_pb2,
+    session_pb2_grpc,
+)
 from holdfast_shim.translate import to_json
 
 if TYPE_CHECKING:
@@ -55,6 +66,14 @@ async def last(frames: Any) -> Any:
 
 def execs(client: DaemonClient) -> exec_pb2_grpc.ExecServiceStub:
     return exec_pb2_grpc.ExecServiceStub(client.channel)
+
+
+def sessions(client: DaemonClient) -> session_pb2_grpc.SessionServiceStub:
+    return session_pb2_grpc.SessionServiceStub(client.channel)
+
+
+def forwards(client: DaemonClient) -> forward_pb2_grpc.ForwardServiceStub:
+    return forward_pb2_grpc.ForwardServiceStub(client.channel)
 
 
 def hosts(client: DaemonClient) -> host_pb2_grpc.HostServiceStub:
@@ -113,6 +132,33 @@ FACES: dict[str, tuple[dict[str, Any], list[str], Ask]] = {
             host_pb2.ConnectRequest(target="box"), metadata=client.metadata()
         ),
     ),
+    "ssh_forward_open": (
+        {"target": "box", "direction": "dynamic", "name": "faces"},
+        ["forward", "box", "-D", "0", "--name", "faces"],
+        lambda client, job: forwards(client).OpenForward(  # noqa: ARG005
+            forward_pb2.OpenForwardRequest(
+                target="box",
+                direction=forward_pb2.FORWARD_DIRECTION_DYNAMIC,
+                name="faces",
+            ),
+            metadata=client.metadata(),
+        ),
+    ),
+    "ssh_forward_list": (
+        {"target": "box"},
+        ["forwards", "box"],
+        lambda client, job: forwards(client).ListForwards(  # noqa: ARG005
+            forward_pb2.ListForwardsRequest(target="box"), metadata=client.metadata()
+        ),
+    ),
+    "ssh_forward_close": (
+        {"forward": "faces"},
+        ["forwards", "--close", "faces"],
+        lambda client, job: forwards(client).CloseForward(  # noqa: ARG005
+            forward_pb2.CloseForwardRequest(forward="faces"),
+            metadata=client.metadata(),
+        ),
+    ),
     "ssh_disconnect": (
         {"target": "box"},
         ["hosts", "disconnect", "box"],
@@ -120,9 +166,42 @@ FACES: dict[str, tuple[dict[str, Any], list[str], Ask]] = {
             host_pb2.DisconnectRequest(target="box"), metadata=client.metadata()
         ),
     ),
+    "ssh_session_list": (
+        {"include_exited": True},
+        ["sessions", "--all"],
+        lambda client, job: sessions(client).ListSessions(  # noqa: ARG005
+            session_pb2.ListSessionsRequest(include_exited=True),
+            metadata=client.metadata(),
+        ),
+    ),
+}
+# A person does these in a terminal, with `holdfast shell` and `holdfast attach`, and
+# closes with `holdfast sessions --close`; tests of those show it.
+BY_TERMINAL = {
+    "ssh_session_open",
+    "ssh_session_run",
+    "ssh_session_write",
+    "ssh_session_read",
+    "ssh_session_close",
+}
+# A person has ssh, scp and an editor for these; the RPC is the same one.
+BY_AGENT = {
+    "ssh_file_read",
+    "ssh_file_write",
+    "ssh_file_edit",
+    "ssh_dir_list",
+    "ssh_search",
+    "ssh_find",
 }
 # What differs from call to call, or tells what the answer's own size left out.
-OWN = {"job_id", "duration_ms", "rtt_ms", "started", "next_offset"}
+OWN = {
+    "job_id",
+    "duration_ms",
+    "rtt_ms",
+    "started",
+    "next_offset",
+    "uptime_seconds",
+}
 
 
 def shared(value: Any) -> Any:
@@ -137,7 +216,7 @@ def shared(value: Any) -> Any:
 async def test_every_tool_has_a_verb_of_the_command_line(ssh: Tools) -> None:
     """NF-18, IN-08: one that is added must be added to the other faces."""
     listed = (await ssh.wire.request("tools/list"))["result"]["tools"]
-    assert {tool["name"] for tool in listed} == set(FACES)
+    assert {tool["name"] for tool in listed} == (set(FACES) | BY_TERMINAL | BY_AGENT)
 
 
 @pytest.mark.parametrize("tool", FACES)
@@ -148,7 +227,10 @@ async def test_the_three_faces_answer_the_same(
     arguments, words, ask = FACES[tool]
     ran = await ssh.run("echo first; exit 5", target="box")
     job = str(ran["job_id"])
-    if tool == "ssh_disconnect":
+    if tool.startswith("ssh_forward_"):
+        # What is open already, or closed already, is so for all.
+        await ssh.told("ssh_forward_open", **FACES["ssh_forward_open"][0])
+    if tool in {"ssh_forward_close", "ssh_disconnect"}:
         # What was closed once is closed for all: each sees that there is none.
         await ssh.told(tool, **arguments)
 
@@ -170,9 +252,38 @@ async def test_the_three_faces_answer_the_same(
         ]
         assert rows[0] == rows[1] == rows[2]
         return
+    if tool.startswith("ssh_forward_"):
+        await ssh.told("ssh_forward_close", forward="faces")
     assert shared(told) == shared(printed)
     assert shared(told) == shared(answered)
     assert shared(told)
+
+
+async def test_files_are_told_alike_by_tool_and_rpc(ssh: Tools, world: World) -> None:
+    """NF-18: of a file, its directory, and what is found in it."""
+    where: dict[str, Any] = {"target": "box", "path": "~/three"}
+    path: dict[str, Any] = {**where, "path": "~/three/a"}
+    made = await ssh.told(
+        "ssh_file_write", **path, content="1\n", mode="overwrite", make_parents=True
+    )
+    async with connected(world) as client:
+        files = file_pb2_grpc.FileServiceStub(client.channel)
+        met = client.metadata()
+        read = await files.ReadFile(file_pb2.ReadFileRequest(**path), metadata=met)
+        listed = await files.ListDirectory(
+            file_pb2.ListDirectoryRequest(**where), metadata=met
+        )
+        found = await files.FindFiles(
+            file_pb2.FindFilesRequest(**where, glob="*"), metadata=met
+        )
+        searched = await files.SearchFiles(
+            file_pb2.SearchFilesRequest(**where, pattern="1"), metadata=met
+        )
+    assert read.sha256 == made["sha256"]
+    assert await ssh.told("ssh_file_read", **path) == to_json(read)
+    assert await ssh.told("ssh_dir_list", **where) == to_json(listed)
+    assert await ssh.told("ssh_find", **where, glob="*") == to_json(found)
+    assert await ssh.told("ssh_search", **where, pattern="1") == to_json(searched)
 
 
 async def test_the_three_faces_refuse_alike(ssh: Tools, world: World) -> None:

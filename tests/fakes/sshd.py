@@ -63,6 +63,20 @@ def free_port(address: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
+def kill_kept(directory: Path) -> None:
+    """Kill what shells kept below `directory` left: they outlive every connection."""
+    marked = f"{directory}/".encode()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            told = (entry / "cmdline").read_bytes()
+            if marked in told and b"/kept/" in told:
+                for pid in (*descendants(int(entry.name)), int(entry.name)):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+
 def descendants(pid: int) -> list[int]:
     """Return the processes below `pid`, parents first."""
     table = subprocess.run(
@@ -195,8 +209,9 @@ class Sshd:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop it and everything under it."""
+        """Stop it and everything under it, also what is kept for when it is gone."""
         self.stop()
+        kill_kept(self.directory)
 
     @property
     def address(self) -> str:

@@ -39,6 +39,18 @@ CALLS: dict[str, dict[str, Any]] = {
     "ssh_job_stop": {"job_id": "j1234567"},
     "ssh_connect": {"target": "box"},
     "ssh_disconnect": {"target": "box"},
+    "ssh_forward_open": {"target": "box", "direction": "dynamic"},
+    "ssh_forward_close": {"forward": "f1234567"},
+    "ssh_file_write": {"target": "box", "path": "a", "content": "x"},
+    "ssh_file_edit": {
+        "target": "box",
+        "path": "a",
+        "edits": [{"old": "a", "new": "b"}],
+    },
+    "ssh_session_open": {"target": "box"},
+    "ssh_session_run": {"session": "s1234567", "command": "true"},
+    "ssh_session_write": {"session": "s1234567", "input": "true\n"},
+    "ssh_session_close": {"session": "s1234567"},
 }
 
 
@@ -69,7 +81,7 @@ async def test_tools_that_act_are_hidden_and_refused_by_the_daemon(
     acting = {name for name, hints in everything.items() if not hints["readOnlyHint"]}
     assert acting == set(CALLS)
     assert set(shown) == set(everything) - acting
-    assert set(shown) == {"ssh_hosts", "ssh_job_list", "ssh_job_read"}
+    assert {"ssh_hosts", "ssh_job_read", "ssh_session_read"} <= set(shown)
     before = sshd.log.position
     for name, arguments in CALLS.items():
         error = await ssh.refused(name, **arguments)
@@ -94,8 +106,12 @@ def filled(message: Message) -> Message:
         options = field.GetOptions().Extensions[options_pb2.field]
         if field.message_type is not None and field.name == "start":
             filled(getattr(message, field.name)).SetInParent()
+        elif field.message_type is not None and options.required and field.is_repeated:
+            filled(getattr(message, field.name).add())
         elif field.name == "target":
             setattr(message, field.name, "box")
+        elif options.required and field.enum_type is not None:
+            setattr(message, field.name, field.enum_type.values[1].number)
         elif options.required and field.type == field.TYPE_STRING:
             if field.is_repeated:
                 getattr(message, field.name).append("j1234567")

@@ -19,6 +19,7 @@ from holdfast_daemon.connection.maker import Maker, NotYet
 from holdfast_daemon.connection.people import Freed, People
 from holdfast_daemon.connection.retire import WHY as RETIRED
 from holdfast_daemon.connection.retire import Retired, outdated
+from holdfast_daemon.connection.ride import Ride
 from holdfast_daemon.connection.room import make_room
 from holdfast_daemon.connection.standing import Chronicle, Standing
 from holdfast_daemon.connection.tasks import Tasks
@@ -91,6 +92,17 @@ class Pool:
         entry.seats += 1
         self._touch(entry)
         return Lease(self, wish, entry, reused=reused)
+
+    async def ride(self, host: Host) -> Ride:
+        """Return a connection to lead tunnels through.
+
+        Raises:
+            DaemonError: As `lease`.
+        """
+        entry, _ = await self._board(Wish(host, tunnel=True))
+        ride = Ride(entry, self._touch)
+        self._touch(entry)
+        return ride
 
     async def login(
         self, host: Host, asker: Asker, *, again: bool = False

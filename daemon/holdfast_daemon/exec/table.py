@@ -233,9 +233,7 @@ class JobTable:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._archive.close()
 
-    async def _work(
-        self, job: Job, site: Site, ticket: Ticket, runner: Runner
-    ) -> None:
+    async def _work(self, job: Job, site: Site, ticket: Ticket, runner: Runner) -> None:
         """Run one job under its own error boundary: no fault of it reaches another."""
         ticket.add(job_id=job.id)
         about = {"job": job.id, "host": job.target, "client": job.client}

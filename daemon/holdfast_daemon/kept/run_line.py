@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdfast_daemon.errors import LinkError, Ran, Reason
 from holdfast_daemon.kept.wrapper import RunReader
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _COMPLAINT = 4096
 # how often a host is asked whether the shell lives, while nothing is told
 _LOOK_SECONDS = 10.0
+# so long the channel waits to be told that all is safe here
+_KEEP_SECONDS = 30.0
 # the host may drop what is here, when so much came
 _ACK_BYTES = 1024 * 1024
 _NEVER = 65
@@ -60,17 +62,24 @@ class RunLine:
         sink: Sink,
         on_skipped: Callable[[Stream, int], None] | None = None,
         offsets: tuple[int, int] = (0, 0),
+        *,
+        kept_bytes: int,
     ) -> None:
+        """Follow from `offsets` on; the host keeps so much until it is told of it."""
         self.header = secrets.token_hex(8)
         self.complaint = ""
         self._reader = RunReader(self.header, nonce)
         self._sink = sink
         self._on_skipped = on_skipped
         self._asked = offsets
+        self._step = min(_ACK_BYTES, kept_bytes // 8)
         self._acked = sum(offsets)
         self._channel: Channel | None = None
         self._said = b""
         self._began = asyncio.Event()
+        # more came than the host knows to be here
+        self._behind = asyncio.Event()
+        self._forgotten = asyncio.Event()
         self._end: asyncio.Future[RunEnd] = asyncio.get_running_loop().create_future()
         self._watch: asyncio.Task[None] | None = None
         self._refused: int | None = None
@@ -96,6 +105,8 @@ class RunLine:
             self._began_there(stream, reader.offset - len(printed))
         if printed:
             self._sink.received(stream, printed)
+            if sum(self.offsets) - self._acked >= self._step:
+                self._behind.set()
         if self._reader.done is not None and not self._end.done():
             self._settle_done()
 
@@ -145,27 +156,39 @@ class RunLine:
 
     async def _attend(self, channel: Channel) -> None:
         over = asyncio.create_task(channel.ended())
+        poked = asyncio.create_task(self._behind.wait())
         try:
             while not self._end.done():
-                told = {over, asyncio.ensure_future(asyncio.shield(self._end))}
+                told: set[asyncio.Future[Any]] = {over, poked, self._end}
                 await asyncio.wait(
                     told, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
                 )
                 if over.done():
                     self._gone(over.result())
                     return
+                if poked.done():
+                    self._behind.clear()
+                    poked = asyncio.create_task(self._behind.wait())
                 if not self._end.done():
                     await self._say(channel)
-            # the host may forget it
-            await _write(channel, b"ok\n")
+            poked.cancel()
+            poked = asyncio.create_task(self._forgotten.wait())
+            await asyncio.wait(
+                {over, poked},
+                timeout=_KEEP_SECONDS,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if self._forgotten.is_set():
+                await _write(channel, b"ok\n")
         finally:
             self._began.set()
             over.cancel()
+            poked.cancel()
             channel.close()
 
     async def _say(self, channel: Channel) -> None:
         out, err = self.offsets
-        if out + err - self._acked >= _ACK_BYTES:
+        if out + err > self._acked:
             self._acked = out + err
             await _write(channel, f"ack {out} {err}\n".encode())
         else:
@@ -195,6 +218,10 @@ class RunLine:
         """Read on."""
         if self._channel is not None:
             self._channel.resume()
+
+    def forget(self) -> None:
+        """Have the host forget it: its end is known, and all of it is safe here."""
+        self._forgotten.set()
 
     def close(self) -> None:
         """Look no more; the command goes on."""

@@ -37,7 +37,7 @@ _NOT_READY = 77
 _REFUSED = {
     65: (Reason.SESSION_ENDED, "it was never told to the shell"),
     66: (Reason.SESSION_ENDED, "nothing is kept there under that id and number"),
-    70: (Reason.SESSION_ENDED, "what keeps its output has ended"),
+    70: (Reason.SESSION_ENDED, "its output can't be kept: the disk may be full"),
     74: (Reason.CONNECTION_LOST, "not all of it arrived"),
     75: (Reason.IN_USE, "one with that number was told to it before"),
     76: (Reason.SESSION_BUSY, "something else runs in its foreground"),
@@ -113,7 +113,7 @@ class Runs:
         if answer.end.exit_code != 0:
             raise self.refused(answer.end.exit_code or 0, answer.words)
 
-    async def start(
+    async def start(  # noqa: PLR0917  one command, and where it goes
         self,
         ident: str,
         number: int,
@@ -138,7 +138,7 @@ class Runs:
         data = command.encode("utf-8", "surrogateescape")
         short = len(data) <= _SHORT
         for _ in range(_TRIES):
-            line = RunLine(nonce, sink, on_skipped)
+            line = self._line(nonce, sink, on_skipped)
             told = [
                 "type",
                 _known(ident),
@@ -181,13 +181,17 @@ class Runs:
             LinkError: The host can't be reached.
         """
         for _ in range(_TRIES):
-            line = RunLine(nonce, sink, on_skipped, offsets)
+            line = self._line(nonce, sink, on_skipped, offsets)
             channel = await self._asking.open(
                 line, "follow", _known(ident), str(number), line.header,
                 *map(str, offsets),
             )  # fmt: skip
             line.take(channel)
-            code = await line.begun(self._limits.channel_open_seconds)
+            try:
+                code = await line.begun(self._limits.channel_open_seconds)
+            except LinkError:
+                # its end says that it is gone
+                return line
             if code != script.ABSENT:
                 return line
             await self._asking.put()
@@ -255,6 +259,16 @@ class Runs:
     async def drop(self, ident: str, number: int) -> None:
         """Forget the output of a command whose end is known here."""
         await self._asking.ask("drop", _known(ident), str(number))
+
+    def _line(
+        self,
+        nonce: str,
+        sink: Sink,
+        on_skipped: Callable[[Stream, int], None] | None,
+        offsets: tuple[int, int] = (0, 0),
+    ) -> RunLine:
+        kept = self._limits.kept_bytes
+        return RunLine(nonce, sink, on_skipped, offsets, kept_bytes=kept)
 
     def _bounds(self) -> tuple[str, str]:
         limits = self._limits

@@ -54,6 +54,7 @@ esac 2>/dev/null
 IFS= \builtin read -r _hf <@/now
 _hf_z="\builtin . "@"/z;"
 PROMPT_COMMAND=$_hf_z${PROMPT_COMMAND-}
+[[ -e @/"$_hf"/done ]] ||
 \builtin . @/"$_hf"/x >|@/"$_hf"/fo 2>|@/"$_hf"/fe </dev/null
 \builtin . @/z
 """,
@@ -88,6 +89,7 @@ HISTFILE=
     r"""
 IFS= \builtin read -r _hf <@/now
 {
+[[ -e @/"$_hf"/done ]] ||
 \builtin . @/"$_hf"/x >|@/"$_hf"/fo 2>|@/"$_hf"/fe </dev/null
 } always {
 \builtin . @/z
@@ -118,6 +120,7 @@ HISTFILE=
 """,
     r"""
 IFS= \command read -r _hf <@/now
+\command [ -e @/"$_hf"/done ] ||
 \command . @/"$_hf"/x >|@/"$_hf"/fo 2>|@/"$_hf"/fe </dev/null
 \command . @/z
 """,
@@ -149,7 +152,7 @@ function _hf_prompt --on-event fish_prompt
 builtin source @/z
 end
 builtin read _hf <@/now
-begin
+builtin test -e @/$_hf/done; or begin
 builtin read -zl _hf_x <@/$_hf/x
 builtin eval $_hf_x
 set -g _hf_code $status

@@ -185,7 +185,9 @@ class Part:
                 self._take()
                 self._note_size(start.size)
                 await self._fit()
-            screen, offset = await session.picture()
+            screen, offset = b"", start.offset
+            if not start.HasField("offset"):
+                screen, offset = await session.picture()
             yield Answer(
                 attached=session_pb2.Attached(
                     session_id=session.id,

@@ -133,6 +133,11 @@ def stream(value: exec_pb2.OutputStream.ValueType) -> Stream | None:
     return _STREAMS.get(value)
 
 
+def status(value: Status) -> common_pb2.ExecStatus.ValueType:
+    """Return how a command stands, as the contract says it."""
+    return _STATUS[value]
+
+
 def exec_result(job: Job, answer: Answer) -> exec_pb2.ExecResult:
     """Return how a job stands, with the part of its output that `answer` shows."""
     return exec_pb2.ExecResult(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.v1 import host_pb2, host_pb2_grpc
 from holdfast_daemon.clock import rfc3339
 from holdfast_daemon.errors import InputError, LinkError, Reason, StateError
+from holdfast_daemon.forward.table import names
 from holdfast_daemon.rpc.door import current
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from holdfast_daemon.connection.link import Link
     from holdfast_daemon.connection.pool import Pool
     from holdfast_daemon.exec.table import JobTable
+    from holdfast_daemon.forward.table import ForwardTable
     from holdfast_daemon.hosts.host import Host
     from holdfast_daemon.hosts.inventory import Inventory
     from holdfast_daemon.limits import Limits
@@ -44,13 +46,16 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
         table: JobTable,
         resolve: Resolve,
         limits: Limits,
+        *,
+        forwards: ForwardTable,
     ) -> None:
-        """Serve `inventory` and `pool`; `table` knows who uses a connection."""
+        """Serve `inventory` and `pool`; the tables know who uses a connection."""
         self._inventory = inventory
         self._pool = pool
         self._table = table
         self._resolve = resolve
         self._limits = limits
+        self._forwards = forwards
 
     async def ListHosts(
         self, request: host_pb2.ListHostsRequest, context: type_context
@@ -82,8 +87,9 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
         accounts = [(host, self._inventory.account(host.name)) for host in hosts]
         known = [(host, found) for host, found in accounts if found is not None]
         standings = self._pool.standings(account for _, account in known)
-        for (host, _), stands in zip(known, standings, strict=True):
+        for (host, account), stands in zip(known, standings, strict=True):
             host.connected = stands.state == "connected"
+            host.forwards = self._forwards.count(account)
             if stands.state:
                 host.state = stands.state
             if stands.since is not None:
@@ -127,6 +133,7 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
         host = await self._resolve(call.caller, request.target, None)
         call.ticket.check(host)
         jobs = list(self._table.on(host))
+        forwards = list(self._forwards.on(host))
         if jobs and not request.force:
             named = ", ".join(job.id for job in jobs[:_NAMED])
             more = f" and {len(jobs) - _NAMED} more" if len(jobs) > _NAMED else ""
@@ -137,10 +144,22 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
                 " or set force to end them as lost.",
                 metadata={"jobs": ",".join(job.id for job in jobs)},
             )
+        if forwards and not request.force:
+            raise StateError(
+                Reason.IN_USE,
+                f"{len(forwards)} forward(s) use the connection to {host.name}",
+                hint=f"End them by ssh_forward_close ({names(forwards, _NAMED)}),"
+                " or set force.",
+                metadata={"forwards": ",".join(one.about.id for one in forwards)},
+            )
+        for one in forwards:
+            await self._forwards.close(one, "it was disconnected on request")
         closed = await self._pool.disconnect(host, force=request.force)
         for job in jobs:
             await job.ended.wait()
-        return host_pb2.DisconnectResponse(closed=closed, jobs_ended=len(jobs))
+        return host_pb2.DisconnectResponse(
+            closed=closed, jobs_ended=len(jobs), forwards_ended=len(forwards)
+        )
 
 
 def _notes(host: Host, link: Link) -> list[str]:

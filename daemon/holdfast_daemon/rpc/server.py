@@ -12,8 +12,11 @@ from holdfast.v1 import (
     admin_pb2_grpc,
     doctor_pb2_grpc,
     exec_pb2_grpc,
+    file_pb2_grpc,
+    forward_pb2_grpc,
     host_pb2_grpc,
     login_pb2_grpc,
+    session_pb2_grpc,
     trust_pb2_grpc,
 )
 
@@ -25,8 +28,11 @@ if TYPE_CHECKING:
     from holdfast_daemon.rpc.doctor import DoctorServicer
     from holdfast_daemon.rpc.door import Door
     from holdfast_daemon.rpc.exec import ExecServicer
+    from holdfast_daemon.rpc.file import FileServicer
+    from holdfast_daemon.rpc.forward import ForwardServicer
     from holdfast_daemon.rpc.host import HostServicer
     from holdfast_daemon.rpc.login import LoginServicer
+    from holdfast_daemon.rpc.session import SessionServicer
     from holdfast_daemon.rpc.trust import TrustServicer
 
 # What gRPC binds is 0777 less the umask, so this gives 0600; it must hold before the
@@ -45,8 +51,11 @@ class Listener:
         admin: AdminServicer,
         doctor: DoctorServicer,
         exec_: ExecServicer,
+        forward: ForwardServicer,
+        file: FileServicer,
         host: HostServicer,
         login: LoginServicer,
+        session: SessionServicer,
         trust: TrustServicer,
     ) -> None:
         """Build the server; every handler goes through `door`."""
@@ -67,8 +76,11 @@ class Listener:
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
         doctor_pb2_grpc.add_DoctorServiceServicer_to_server(doctor, self._server)
         exec_pb2_grpc.add_ExecServiceServicer_to_server(exec_, self._server)
+        file_pb2_grpc.add_FileServiceServicer_to_server(file, self._server)
+        forward_pb2_grpc.add_ForwardServiceServicer_to_server(forward, self._server)
         host_pb2_grpc.add_HostServiceServicer_to_server(host, self._server)
         login_pb2_grpc.add_LoginServiceServicer_to_server(login, self._server)
+        session_pb2_grpc.add_SessionServiceServicer_to_server(session, self._server)
         trust_pb2_grpc.add_TrustServiceServicer_to_server(trust, self._server)
 
     async def start(self, path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from holdfast_daemon.connection.channel import ChannelEnd
 from holdfast_daemon.connection.state import Backoff
-from holdfast_daemon.errors import DaemonError, LinkError, Ran, Reason
+from holdfast_daemon.errors import LinkError, Ran, Reason
 from holdfast_daemon.kept.runs import new_nonce
 from holdfast_daemon.session.shell import RunEnd
 from holdfast_daemon.streams import Stream
@@ -81,9 +81,16 @@ class KeptRun:
             while end.gone:
                 self._job.add_note(_AWAY)
                 end = await self._follow(line.offsets)
-        finally:
+        except BaseException:
             self._leave()
+            raise
         return self._told(end)
+
+    async def forget(self) -> None:
+        """Have the host forget its output once all of it is on our disk."""
+        await self._job.spool.sync()
+        if self._line is not None:
+            self._line.forget()
 
     async def _follow(self, offsets: tuple[int, int]) -> Told:
         """Look on again where the link was lost, for as long as that takes."""
@@ -130,12 +137,3 @@ class KeptRun:
         if lost is not None:
             return RunEnd(ChannelEnd(lost=lost), end.cwd)
         return RunEnd(ChannelEnd(end.exit_code, end.signal), end.cwd)
-
-
-async def forget(runs: Runs, ident: str, number: int) -> str:
-    """Drop the output of a command whose end is known; return why that failed."""
-    try:
-        await runs.drop(ident, number)
-    except DaemonError as error:
-        return error.message
-    return ""

@@ -13,7 +13,7 @@ from holdfast_daemon.kept.follower import Follower
 from holdfast_daemon.kept.keeper import Keeper
 from holdfast_daemon.kept.runs import Runs
 from holdfast_daemon.kept.standing import Plan as Keeping
-from holdfast_daemon.session.kept_run import KeptRun, forget
+from holdfast_daemon.session.kept_run import KeptRun
 from holdfast_daemon.session.shell import Durability, Over, RunEnd, ShellEnd
 
 if TYPE_CHECKING:
@@ -211,13 +211,10 @@ class RemoteShell:
         self._number += 1
         number = self._number
         family = wrapper.family(self._program)
-        end = await KeptRun(self._runs, self._ident, number, job).run(family)
-        self._do(self._forget(number))
+        told = KeptRun(self._runs, self._ident, number, job)
+        end = await told.run(family)
+        self._do(told.forget())
         return end
-
-    async def _forget(self, number: int) -> None:
-        if why := await forget(self._runs, self._ident, number):
-            _log.debug("a command's output is left on its host: %s", why)
 
     async def interrupt(self, name: str) -> None:
         """Signal what runs in the foreground, and have the shell tell its end."""

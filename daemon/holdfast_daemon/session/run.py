@@ -95,8 +95,9 @@ class Run:
                 async with asyncio.timeout(_TELLING_SECONDS):
                     while self._told < job.spool.end:
                         await self._tell_more(job)
-        if end.cwd:
+        if end.cwd and end.cwd != session.cwd:
             session.cwd = end.cwd
+            session.on_moved()
         job.settle(end.end)
         self._tell_end(job)
 

@@ -24,7 +24,7 @@ from holdfast_daemon.session.writer import Writer
 from holdfast_daemon.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator
     from datetime import datetime
 
     from holdfast_daemon.clock import Clock
@@ -95,6 +95,7 @@ class Session:
         cwd: Where its shell was after the last command; empty: not known.
         away: Why its host can't be reached for now; empty: it can.
         view: How a person can look at it.
+        on_moved: Called when the shell is elsewhere.
         nonce: What the end of one kept on a host is told by; nobody else knows it.
         skipped: Bytes that the host had dropped before they were read.
     """
@@ -115,6 +116,7 @@ class Session:
     away_because: str = ""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    on_moved: Callable[[], None] = lambda: None
     nonce: str = ""
     skipped: int = 0
     cols: int = 0

@@ -293,6 +293,7 @@ class SessionTable:
 
     async def _see_to_end(self, session: Session) -> None:
         """Do what is due when a session is over."""
+        session.on_moved = lambda: self._do(self._archive.keep(session))
         await session.over.wait()
         session.shell = None
         await self._observers.close(session.id)

@@ -99,6 +99,28 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The host asks for something that only a person can answer; metadata: asks, methods, tried."""
     ERROR_REASON_SUDO_REFUSED: _ErrorReason.ValueType  # 39
     """sudo on the host let nothing run; metadata: cause, secret."""
+    ERROR_REASON_SESSION_BUSY: _ErrorReason.ValueType  # 40
+    """Somebody else writes to the session; metadata: client, since, job_id."""
+    ERROR_REASON_SESSION_ENDED: _ErrorReason.ValueType  # 41
+    """The session's shell has ended; nothing was typed."""
+    ERROR_REASON_NOT_KEPT: _ErrorReason.ValueType  # 42
+    """The host can keep no shell or command; metadata: host."""
+    ERROR_REASON_FILE_NOT_FOUND: _ErrorReason.ValueType  # 45
+    """There is no such file or directory on the host; metadata: path."""
+    ERROR_REASON_FILE_EXISTS: _ErrorReason.ValueType  # 46
+    """The file is there already; metadata: path."""
+    ERROR_REASON_FILE_CHANGED: _ErrorReason.ValueType  # 47
+    """The file is not what the caller last saw; metadata: path, sha256."""
+    ERROR_REASON_EDIT_REFUSED: _ErrorReason.ValueType  # 48
+    """A text to replace does not stand exactly once in the file; metadata: path, edit, found, line."""
+    ERROR_REASON_NOT_TEXT: _ErrorReason.ValueType  # 49
+    """The file is no text, or no regular file; metadata: path, type, size_bytes."""
+    ERROR_REASON_SENSITIVE_PATH: _ErrorReason.ValueType  # 50
+    """The path holds secrets; metadata: path."""
+    ERROR_REASON_FILE_FAILED: _ErrorReason.ValueType  # 51
+    """The host refused it: permissions, space, a read-only place; metadata: path, cause."""
+    ERROR_REASON_FORWARD_REFUSED: _ErrorReason.ValueType  # 60
+    """The host refuses a forward; metadata: why."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. A reason never changes its meaning. Sent as google.rpc.ErrorInfo.reason,
@@ -179,6 +201,28 @@ ERROR_REASON_LOGIN_NEEDED: ErrorReason.ValueType  # 35
 """The host asks for something that only a person can answer; metadata: asks, methods, tried."""
 ERROR_REASON_SUDO_REFUSED: ErrorReason.ValueType  # 39
 """sudo on the host let nothing run; metadata: cause, secret."""
+ERROR_REASON_SESSION_BUSY: ErrorReason.ValueType  # 40
+"""Somebody else writes to the session; metadata: client, since, job_id."""
+ERROR_REASON_SESSION_ENDED: ErrorReason.ValueType  # 41
+"""The session's shell has ended; nothing was typed."""
+ERROR_REASON_NOT_KEPT: ErrorReason.ValueType  # 42
+"""The host can keep no shell or command; metadata: host."""
+ERROR_REASON_FILE_NOT_FOUND: ErrorReason.ValueType  # 45
+"""There is no such file or directory on the host; metadata: path."""
+ERROR_REASON_FILE_EXISTS: ErrorReason.ValueType  # 46
+"""The file is there already; metadata: path."""
+ERROR_REASON_FILE_CHANGED: ErrorReason.ValueType  # 47
+"""The file is not what the caller last saw; metadata: path, sha256."""
+ERROR_REASON_EDIT_REFUSED: ErrorReason.ValueType  # 48
+"""A text to replace does not stand exactly once in the file; metadata: path, edit, found, line."""
+ERROR_REASON_NOT_TEXT: ErrorReason.ValueType  # 49
+"""The file is no text, or no regular file; metadata: path, type, size_bytes."""
+ERROR_REASON_SENSITIVE_PATH: ErrorReason.ValueType  # 50
+"""The path holds secrets; metadata: path."""
+ERROR_REASON_FILE_FAILED: ErrorReason.ValueType  # 51
+"""The host refused it: permissions, space, a read-only place; metadata: path, cause."""
+ERROR_REASON_FORWARD_REFUSED: ErrorReason.ValueType  # 60
+"""The host refuses a forward; metadata: why."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 class _ExecStatus:

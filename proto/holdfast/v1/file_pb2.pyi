@@ -87,6 +87,7 @@ class ReadFileRequest(_message.Message):
     END_LINE_FIELD_NUMBER: _builtins.int
     MAX_BYTES_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
+    SUDO_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     """Alias, user@host, user@host:port or ssh:// URL; may be left out only with one default host."""
     path: _builtins.str
@@ -98,7 +99,9 @@ class ReadFileRequest(_message.Message):
     max_bytes: _builtins.int
     """Cut there."""
     force: _builtins.bool
-    """Read it whole, even when not text."""
+    """Whole, even when no text or a secret."""
+    sudo: _builtins.bool
+    """As root, by sudo."""
     def __init__(
         self,
         *,
@@ -108,10 +111,11 @@ class ReadFileRequest(_message.Message):
         end_line: _builtins.int | None = ...,
         max_bytes: _builtins.int | None = ...,
         force: _builtins.bool = ...,
+        sudo: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_end_line", b"_end_line", "_max_bytes", b"_max_bytes", "_start_line", b"_start_line", "end_line", b"end_line", "max_bytes", b"max_bytes", "start_line", b"start_line"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_line", b"_end_line", "_max_bytes", b"_max_bytes", "_start_line", b"_start_line", "end_line", b"end_line", "force", b"force", "max_bytes", b"max_bytes", "path", b"path", "start_line", b"start_line", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_line", b"_end_line", "_max_bytes", b"_max_bytes", "_start_line", b"_start_line", "end_line", b"end_line", "force", b"force", "max_bytes", b"max_bytes", "path", b"path", "start_line", b"start_line", "sudo", b"sudo", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__end_line: _TypeAlias = _typing.Literal["end_line"]  # noqa: Y015
     _WhichOneofArgType__end_line: _TypeAlias = _typing.Literal["_end_line", b"_end_line"]  # noqa: Y015
@@ -142,6 +146,8 @@ class ReadFileResponse(_message.Message):
     END_LINE_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Path as resolved."""
     content: _builtins.str
@@ -158,6 +164,10 @@ class ReadFileResponse(_message.Message):
     """Cut at max_bytes."""
     sha256: _builtins.str
     """Of the whole file; for expected_sha256."""
+    encoding: _builtins.str
+    """utf-8, latin-1 or base64."""
+    note: _builtins.str
+    """What else is to be known."""
     def __init__(
         self,
         *,
@@ -169,12 +179,16 @@ class ReadFileResponse(_message.Message):
         end_line: _builtins.int = ...,
         truncated: _builtins.bool = ...,
         sha256: _builtins.str = ...,
+        encoding: _builtins.str = ...,
+        note: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_note", b"_note", "note", b"note"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "end_line", b"end_line", "path", b"path", "sha256", b"sha256", "size_bytes", b"size_bytes", "start_line", b"start_line", "total_lines", b"total_lines", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_note", b"_note", "content", b"content", "encoding", b"encoding", "end_line", b"end_line", "note", b"note", "path", b"path", "sha256", b"sha256", "size_bytes", b"size_bytes", "start_line", b"start_line", "total_lines", b"total_lines", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__note: _TypeAlias = _typing.Literal["note"]  # noqa: Y015
+    _WhichOneofArgType__note: _TypeAlias = _typing.Literal["_note", b"_note"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__note) -> _WhichOneofReturnType__note | None: ...
 
 Global___ReadFileResponse: _TypeAlias = ReadFileResponse  # noqa: Y015
 
@@ -192,6 +206,7 @@ class WriteFileRequest(_message.Message):
     MAKE_PARENTS_FIELD_NUMBER: _builtins.int
     EXPECTED_SHA256_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SUDO_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     """Alias, user@host, user@host:port or ssh:// URL; may be left out only with one default host."""
     path: _builtins.str
@@ -208,6 +223,8 @@ class WriteFileRequest(_message.Message):
     """Refuse when the file has another one."""
     request_id: _builtins.str
     """The same id within 10 minutes writes nothing again."""
+    sudo: _builtins.bool
+    """As root, by sudo."""
     def __init__(
         self,
         *,
@@ -219,10 +236,11 @@ class WriteFileRequest(_message.Message):
         make_parents: _builtins.bool = ...,
         expected_sha256: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        sudo: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_content", b"_content", "content", b"content"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content", b"_content", "content", b"content", "expected_sha256", b"expected_sha256", "make_parents", b"make_parents", "mode", b"mode", "path", b"path", "permissions", b"permissions", "request_id", b"request_id", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content", b"_content", "content", b"content", "expected_sha256", b"expected_sha256", "make_parents", b"make_parents", "mode", b"mode", "path", b"path", "permissions", b"permissions", "request_id", b"request_id", "sudo", b"sudo", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__content: _TypeAlias = _typing.Literal["content"]  # noqa: Y015
     _WhichOneofArgType__content: _TypeAlias = _typing.Literal["_content", b"_content"]  # noqa: Y015
@@ -240,6 +258,7 @@ class WriteFileResponse(_message.Message):
     BYTES_WRITTEN_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Path as resolved."""
     bytes_written: _builtins.int
@@ -248,6 +267,8 @@ class WriteFileResponse(_message.Message):
     """The file is new."""
     sha256: _builtins.str
     """Of the whole file."""
+    note: _builtins.str
+    """What else is to be known."""
     def __init__(
         self,
         *,
@@ -255,12 +276,15 @@ class WriteFileResponse(_message.Message):
         bytes_written: _builtins.int = ...,
         created: _builtins.bool = ...,
         sha256: _builtins.str = ...,
+        note: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_note", b"_note", "note", b"note"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_written", b"bytes_written", "created", b"created", "path", b"path", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_note", b"_note", "bytes_written", b"bytes_written", "created", b"created", "note", b"note", "path", b"path", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__note: _TypeAlias = _typing.Literal["note"]  # noqa: Y015
+    _WhichOneofArgType__note: _TypeAlias = _typing.Literal["_note", b"_note"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__note) -> _WhichOneofReturnType__note | None: ...
 
 Global___WriteFileResponse: _TypeAlias = WriteFileResponse  # noqa: Y015
 
@@ -307,12 +331,15 @@ class EditFileRequest(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     EDITS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SUDO_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     """Alias, user@host, user@host:port or ssh:// URL; may be left out only with one default host."""
     path: _builtins.str
     """File on the host."""
     request_id: _builtins.str
     """The same id within 10 minutes edits nothing again."""
+    sudo: _builtins.bool
+    """As root, by sudo."""
     @_builtins.property
     def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileEdit]:
         """In order; old stands exactly once in the file."""
@@ -324,10 +351,11 @@ class EditFileRequest(_message.Message):
         path: _builtins.str = ...,
         edits: _abc.Iterable[Global___FileEdit] | None = ...,
         request_id: _builtins.str = ...,
+        sudo: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["edits", b"edits", "path", b"path", "request_id", b"request_id", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edits", b"edits", "path", b"path", "request_id", b"request_id", "sudo", b"sudo", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -343,6 +371,7 @@ class EditFileResponse(_message.Message):
     EDITS_APPLIED_FIELD_NUMBER: _builtins.int
     BYTES_WRITTEN_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Path as resolved."""
     edits_applied: _builtins.int
@@ -351,6 +380,8 @@ class EditFileResponse(_message.Message):
     """Size of the file now."""
     sha256: _builtins.str
     """Of the whole file."""
+    note: _builtins.str
+    """What else is to be known."""
     def __init__(
         self,
         *,
@@ -358,12 +389,15 @@ class EditFileResponse(_message.Message):
         edits_applied: _builtins.int = ...,
         bytes_written: _builtins.int = ...,
         sha256: _builtins.str = ...,
+        note: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_note", b"_note", "note", b"note"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_written", b"bytes_written", "edits_applied", b"edits_applied", "path", b"path", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_note", b"_note", "bytes_written", b"bytes_written", "edits_applied", b"edits_applied", "note", b"note", "path", b"path", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__note: _TypeAlias = _typing.Literal["note"]  # noqa: Y015
+    _WhichOneofArgType__note: _TypeAlias = _typing.Literal["_note", b"_note"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__note) -> _WhichOneofReturnType__note | None: ...
 
 Global___EditFileResponse: _TypeAlias = EditFileResponse  # noqa: Y015
 
@@ -378,6 +412,7 @@ class ListDirectoryRequest(_message.Message):
     DEPTH_FIELD_NUMBER: _builtins.int
     HIDDEN_FIELD_NUMBER: _builtins.int
     DETAILED_FIELD_NUMBER: _builtins.int
+    SUDO_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     """Alias, user@host, user@host:port or ssh:// URL; may be left out only with one default host."""
     path: _builtins.str
@@ -388,6 +423,8 @@ class ListDirectoryRequest(_message.Message):
     """Also names with a leading dot."""
     detailed: _builtins.bool
     """With size, mode, owner and time."""
+    sudo: _builtins.bool
+    """As root, by sudo."""
     def __init__(
         self,
         *,
@@ -396,10 +433,11 @@ class ListDirectoryRequest(_message.Message):
         depth: _builtins.int | None = ...,
         hidden: _builtins.bool = ...,
         detailed: _builtins.bool = ...,
+        sudo: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_depth", b"_depth", "depth", b"depth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_depth", b"_depth", "depth", b"depth", "detailed", b"detailed", "hidden", b"hidden", "path", b"path", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_depth", b"_depth", "depth", b"depth", "detailed", b"detailed", "hidden", b"hidden", "path", b"path", "sudo", b"sudo", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__depth: _TypeAlias = _typing.Literal["depth"]  # noqa: Y015
     _WhichOneofArgType__depth: _TypeAlias = _typing.Literal["_depth", b"_depth"]  # noqa: Y015
@@ -473,10 +511,13 @@ class ListDirectoryResponse(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Path as resolved."""
     truncated: _builtins.bool
     """There are more."""
+    note: _builtins.str
+    """What else is to be known."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___DirectoryEntry]:
         """Entries."""
@@ -487,12 +528,15 @@ class ListDirectoryResponse(_message.Message):
         path: _builtins.str = ...,
         entries: _abc.Iterable[Global___DirectoryEntry] | None = ...,
         truncated: _builtins.bool = ...,
+        note: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_note", b"_note", "note", b"note"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "path", b"path", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_note", b"_note", "entries", b"entries", "note", b"note", "path", b"path", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__note: _TypeAlias = _typing.Literal["note"]  # noqa: Y015
+    _WhichOneofArgType__note: _TypeAlias = _typing.Literal["_note", b"_note"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__note) -> _WhichOneofReturnType__note | None: ...
 
 Global___ListDirectoryResponse: _TypeAlias = ListDirectoryResponse  # noqa: Y015
 
@@ -511,6 +555,7 @@ class SearchFilesRequest(_message.Message):
     BEFORE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    SUDO_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     """Alias, user@host, user@host:port or ssh:// URL; may be left out only with one default host."""
     pattern: _builtins.str
@@ -518,17 +563,19 @@ class SearchFilesRequest(_message.Message):
     path: _builtins.str
     """File or directory on the host."""
     glob: _builtins.str
-    """Only files whose name matches."""
+    """Only such files."""
     case_insensitive: _builtins.bool
     """Ignore case."""
     output: Global___SearchOutput.ValueType
-    """Paths, lines, or a count of lines for each file."""
+    """What to tell."""
     before: _builtins.int
     """Lines before each match."""
     after: _builtins.int
     """Lines after each match."""
     limit: _builtins.int
     """Most matches."""
+    sudo: _builtins.bool
+    """As root, by sudo."""
     def __init__(
         self,
         *,
@@ -541,10 +588,11 @@ class SearchFilesRequest(_message.Message):
         before: _builtins.int | None = ...,
         after: _builtins.int | None = ...,
         limit: _builtins.int | None = ...,
+        sudo: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_before", b"_before", "_limit", b"_limit", "after", b"after", "before", b"before", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_before", b"_before", "_limit", b"_limit", "after", b"after", "before", b"before", "case_insensitive", b"case_insensitive", "glob", b"glob", "limit", b"limit", "output", b"output", "path", b"path", "pattern", b"pattern", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_before", b"_before", "_limit", b"_limit", "after", b"after", "before", b"before", "case_insensitive", b"case_insensitive", "glob", b"glob", "limit", b"limit", "output", b"output", "path", b"path", "pattern", b"pattern", "sudo", b"sudo", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
     _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
@@ -614,8 +662,11 @@ class SearchFilesResponse(_message.Message):
 
     MATCHES_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
     """There are more."""
+    note: _builtins.str
+    """What else is to be known."""
     @_builtins.property
     def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchMatch]:
         """Matches."""
@@ -625,12 +676,15 @@ class SearchFilesResponse(_message.Message):
         *,
         matches: _abc.Iterable[Global___SearchMatch] | None = ...,
         truncated: _builtins.bool = ...,
+        note: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_note", b"_note", "note", b"note"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["matches", b"matches", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_note", b"_note", "matches", b"matches", "note", b"note", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__note: _TypeAlias = _typing.Literal["note"]  # noqa: Y015
+    _WhichOneofArgType__note: _TypeAlias = _typing.Literal["_note", b"_note"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__note) -> _WhichOneofReturnType__note | None: ...
 
 Global___SearchFilesResponse: _TypeAlias = SearchFilesResponse  # noqa: Y015
 
@@ -644,14 +698,17 @@ class FindFilesRequest(_message.Message):
     GLOB_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    SUDO_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     """Alias, user@host, user@host:port or ssh:// URL; may be left out only with one default host."""
     glob: _builtins.str
-    """Takes {a,b}, and ** for any depth."""
+    """With {a,b} and **."""
     path: _builtins.str
     """Directory on the host."""
     limit: _builtins.int
     """Most matches."""
+    sudo: _builtins.bool
+    """As root, by sudo."""
     def __init__(
         self,
         *,
@@ -659,10 +716,11 @@ class FindFilesRequest(_message.Message):
         glob: _builtins.str = ...,
         path: _builtins.str = ...,
         limit: _builtins.int | None = ...,
+        sudo: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "glob", b"glob", "limit", b"limit", "path", b"path", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "glob", b"glob", "limit", b"limit", "path", b"path", "sudo", b"sudo", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
@@ -678,8 +736,11 @@ class FindFilesResponse(_message.Message):
 
     MATCHES_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
     """There are more."""
+    note: _builtins.str
+    """What else is to be known."""
     @_builtins.property
     def matches(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Paths."""
@@ -689,11 +750,14 @@ class FindFilesResponse(_message.Message):
         *,
         matches: _abc.Iterable[_builtins.str] | None = ...,
         truncated: _builtins.bool = ...,
+        note: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_note", b"_note", "note", b"note"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["matches", b"matches", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_note", b"_note", "matches", b"matches", "note", b"note", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__note: _TypeAlias = _typing.Literal["note"]  # noqa: Y015
+    _WhichOneofArgType__note: _TypeAlias = _typing.Literal["_note", b"_note"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__note) -> _WhichOneofReturnType__note | None: ...
 
 Global___FindFilesResponse: _TypeAlias = FindFilesResponse  # noqa: Y015

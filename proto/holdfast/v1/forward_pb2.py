@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from holdfast.v1 import options_pb2 as holdfast_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19holdfast/v1/forward.proto\x12\x0bholdfast.v1\x1a\x19holdfast/v1/options.proto\"\xf1\x01\n\x07\x46orward\x12\x12\n\nforward_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\tdirection\x18\x03 \x01(\x0e\x32\x1d.holdfast.v1.ForwardDirection\x12\x0e\n\x06listen\x18\x04 \x01(\t\x12\x0f\n\x07\x63onnect\x18\x05 \x01(\t\x12\x0f\n\x07running\x18\x06 \x01(\x08\x12\x0e\n\x06reused\x18\x07 \x01(\x08\x12\x16\n\x0euptime_seconds\x18\x08 \x01(\x04\x12\x13\n\x0b\x63onnections\x18\t \x01(\r\x12\x10\n\x08\x62ytes_in\x18\n \x01(\x04\x12\x11\n\tbytes_out\x18\x0b \x01(\x04\"\xf5\x02\n\x12OpenForwardRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x38\n\tdirection\x18\x02 \x01(\x0e\x32\x1d.holdfast.v1.ForwardDirectionB\x06\x8a\xe7\x18\x02\x08\x01\x12\x33\n\x04name\x18\x03 \x01(\tB%\x8a\xe7\x18!\"\x1f[A-Za-z0-9][A-Za-z0-9._-]{0,63}\x12\'\n\x0c\x62ind_address\x18\x04 \x01(\tB\x11\x8a\xe7\x18\r*\x0b\"127.0.0.1\"\x12&\n\nlocal_port\x18\x05 \x01(\rB\r\x8a\xe7\x18\t\x19\x00\x00\x00\x00\xe0\xff\xef@H\x00\x88\x01\x01\x12\x13\n\x0bremote_host\x18\x06 \x01(\t\x12\'\n\x0bremote_port\x18\x07 \x01(\rB\r\x8a\xe7\x18\t\x19\x00\x00\x00\x00\xe0\xff\xef@H\x01\x88\x01\x01\x12\x32\n\nrequest_id\x18\x08 \x01(\tB\x1e\x8a\xe7\x18\x1a\"\x16[A-Za-z0-9._:-]{0,128}8\x01\x42\r\n\x0b_local_portB\x0e\n\x0c_remote_port\"\xfd\x01\n\x13OpenForwardResponse\x12\x12\n\nforward_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\tdirection\x18\x03 \x01(\x0e\x32\x1d.holdfast.v1.ForwardDirection\x12\x0e\n\x06listen\x18\x04 \x01(\t\x12\x0f\n\x07\x63onnect\x18\x05 \x01(\t\x12\x0f\n\x07running\x18\x06 \x01(\x08\x12\x0e\n\x06reused\x18\x07 \x01(\x08\x12\x16\n\x0euptime_seconds\x18\x08 \x01(\x04\x12\x13\n\x0b\x63onnections\x18\t \x01(\r\x12\x10\n\x08\x62ytes_in\x18\n \x01(\x04\x12\x11\n\tbytes_out\x18\x0b \x01(\x04\">\n\x13ListForwardsRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x17\n\x0finclude_stopped\x18\x02 \x01(\x08\"M\n\x14ListForwardsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12&\n\x08\x66orwards\x18\x02 \x03(\x0b\x32\x14.holdfast.v1.Forward\".\n\x13\x43loseForwardRequest\x12\x17\n\x07\x66orward\x18\x01 \x01(\tB\x06\x8a\xe7\x18\x02\x08\x01\"\x93\x02\n\x14\x43loseForwardResponse\x12\x12\n\nforward_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\tdirection\x18\x03 \x01(\x0e\x32\x1d.holdfast.v1.ForwardDirection\x12\x0e\n\x06listen\x18\x04 \x01(\t\x12\x0f\n\x07\x63onnect\x18\x05 \x01(\t\x12\x0f\n\x07running\x18\x06 \x01(\x08\x12\x0e\n\x06reused\x18\x07 \x01(\x08\x12\x16\n\x0euptime_seconds\x18\x08 \x01(\x04\x12\x13\n\x0b\x63onnections\x18\t \x01(\r\x12\x10\n\x08\x62ytes_in\x18\n \x01(\x04\x12\x11\n\tbytes_out\x18\x0b \x01(\x04\x12\x13\n\x0bwas_running\x18\x1e \x01(\x08*\xb3\x01\n\x10\x46orwardDirection\x12!\n\x1d\x46ORWARD_DIRECTION_UNSPECIFIED\x10\x00\x12&\n\x17\x46ORWARD_DIRECTION_LOCAL\x10\x01\x1a\t\x8a\xe7\x18\x05local\x12(\n\x18\x46ORWARD_DIRECTION_REMOTE\x10\x02\x1a\n\x8a\xe7\x18\x06remote\x12*\n\x19\x46ORWARD_DIRECTION_DYNAMIC\x10\x03\x1a\x0b\x8a\xe7\x18\x07\x64ynamic2\xde\x03\n\x0e\x46orwardService\x12\x97\x01\n\x0bOpenForward\x12\x1f.holdfast.v1.OpenForwardRequest\x1a .holdfast.v1.OpenForwardResponse\"E\x8a\xe7\x18\x32\n\x10ssh_forward_open\x12\x0eOpen a forward\x1a\x08\x66orwards0\x01\x38\x01H\x01\x92\xe7\x18\x0b\x08\x03\x12\x07\x66orward\x12\x90\x01\n\x0cListForwards\x12 .holdfast.v1.ListForwardsRequest\x1a!.holdfast.v1.ListForwardsResponse\";\x8a\xe7\x18\x31\n\x10ssh_forward_list\x12\rList forwards\x1a\x08\x66orwards \x01\x30\x01H\x01\x92\xe7\x18\x02\x08\x01\x12\x9e\x01\n\x0c\x43loseForward\x12 .holdfast.v1.CloseForwardRequest\x1a!.holdfast.v1.CloseForwardResponse\"I\x8a\xe7\x18\x36\n\x11ssh_forward_close\x12\x0f\x43lose a forward\x1a\x08\x66orwards(\x01\x30\x01\x38\x01H\x01\x92\xe7\x18\x0b\x08\x06\x12\x07\x66orwardb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19holdfast/v1/forward.proto\x12\x0bholdfast.v1\x1a\x19holdfast/v1/options.proto\"\xfa\x02\n\x07\x46orward\x12\x12\n\nforward_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\tdirection\x18\x03 \x01(\x0e\x32\x1d.holdfast.v1.ForwardDirection\x12\x0e\n\x06listen\x18\x04 \x01(\t\x12\x0f\n\x07\x63onnect\x18\x05 \x01(\t\x12\x0f\n\x07running\x18\x06 \x01(\x08\x12\x0e\n\x06reused\x18\x07 \x01(\x08\x12\x16\n\x0euptime_seconds\x18\x08 \x01(\x04\x12\x13\n\x0b\x63onnections\x18\t \x01(\r\x12\x10\n\x08\x62ytes_in\x18\n \x01(\x04\x12\x11\n\tbytes_out\x18\x0b \x01(\x04\x12\x0e\n\x06target\x18\x0c \x01(\t\x12\x0e\n\x06\x63lient\x18\r \x01(\t\x12\x0f\n\x07\x64urable\x18\x0e \x01(\x08\x12\r\n\x05state\x18\x0f \x01(\t\x12\x0e\n\x06served\x18\x10 \x01(\x04\x12\x0f\n\x07refused\x18\x11 \x01(\x04\x12\x17\n\nlast_error\x18\x12 \x01(\tH\x00\x88\x01\x01\x42\r\n\x0b_last_error\"\xb0\x03\n\x12OpenForwardRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x38\n\tdirection\x18\x02 \x01(\x0e\x32\x1d.holdfast.v1.ForwardDirectionB\x06\x8a\xe7\x18\x02\x08\x01\x12\x33\n\x04name\x18\x03 \x01(\tB%\x8a\xe7\x18!\"\x1f[A-Za-z0-9][A-Za-z0-9._-]{0,63}\x12\x14\n\x0c\x62ind_address\x18\x04 \x01(\t\x12&\n\nlocal_port\x18\x05 \x01(\rB\r\x8a\xe7\x18\t\x19\x00\x00\x00\x00\xe0\xff\xef@H\x00\x88\x01\x01\x12\x13\n\x0bremote_host\x18\x06 \x01(\t\x12\'\n\x0bremote_port\x18\x07 \x01(\rB\r\x8a\xe7\x18\t\x19\x00\x00\x00\x00\xe0\xff\xef@H\x01\x88\x01\x01\x12\x32\n\nrequest_id\x18\x08 \x01(\tB\x1e\x8a\xe7\x18\x1a\"\x16[A-Za-z0-9._:-]{0,128}8\x01\x12\x0f\n\x07\x64urable\x18\t \x01(\x08\x12\x1c\n\x0clocal_socket\x18\n \x01(\tB\x06\x8a\xe7\x18\x02\x38\x01\x12\x1d\n\rremote_socket\x18\x0b \x01(\tB\x06\x8a\xe7\x18\x02\x38\x01\x42\r\n\x0b_local_portB\x0e\n\x0c_remote_port\"\x86\x03\n\x13OpenForwardResponse\x12\x12\n\nforward_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\tdirection\x18\x03 \x01(\x0e\x32\x1d.holdfast.v1.ForwardDirection\x12\x0e\n\x06listen\x18\x04 \x01(\t\x12\x0f\n\x07\x63onnect\x18\x05 \x01(\t\x12\x0f\n\x07running\x18\x06 \x01(\x08\x12\x0e\n\x06reused\x18\x07 \x01(\x08\x12\x16\n\x0euptime_seconds\x18\x08 \x01(\x04\x12\x13\n\x0b\x63onnections\x18\t \x01(\r\x12\x10\n\x08\x62ytes_in\x18\n \x01(\x04\x12\x11\n\tbytes_out\x18\x0b \x01(\x04\x12\x0e\n\x06target\x18\x0c \x01(\t\x12\x0e\n\x06\x63lient\x18\r \x01(\t\x12\x0f\n\x07\x64urable\x18\x0e \x01(\x08\x12\r\n\x05state\x18\x0f \x01(\t\x12\x0e\n\x06served\x18\x10 \x01(\x04\x12\x0f\n\x07refused\x18\x11 \x01(\x04\x12\x17\n\nlast_error\x18\x12 \x01(\tH\x00\x88\x01\x01\x42\r\n\x0b_last_error\">\n\x13ListForwardsRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x17\n\x0finclude_stopped\x18\x02 \x01(\x08\"M\n\x14ListForwardsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12&\n\x08\x66orwards\x18\x02 \x03(\x0b\x32\x14.holdfast.v1.Forward\".\n\x13\x43loseForwardRequest\x12\x17\n\x07\x66orward\x18\x01 \x01(\tB\x06\x8a\xe7\x18\x02\x08\x01\"\x9c\x03\n\x14\x43loseForwardResponse\x12\x12\n\nforward_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\tdirection\x18\x03 \x01(\x0e\x32\x1d.holdfast.v1.ForwardDirection\x12\x0e\n\x06listen\x18\x04 \x01(\t\x12\x0f\n\x07\x63onnect\x18\x05 \x01(\t\x12\x0f\n\x07running\x18\x06 \x01(\x08\x12\x0e\n\x06reused\x18\x07 \x01(\x08\x12\x16\n\x0euptime_seconds\x18\x08 \x01(\x04\x12\x13\n\x0b\x63onnections\x18\t \x01(\r\x12\x10\n\x08\x62ytes_in\x18\n \x01(\x04\x12\x11\n\tbytes_out\x18\x0b \x01(\x04\x12\x0e\n\x06target\x18\x0c \x01(\t\x12\x0e\n\x06\x63lient\x18\r \x01(\t\x12\x0f\n\x07\x64urable\x18\x0e \x01(\x08\x12\r\n\x05state\x18\x0f \x01(\t\x12\x0e\n\x06served\x18\x10 \x01(\x04\x12\x0f\n\x07refused\x18\x11 \x01(\x04\x12\x17\n\nlast_error\x18\x12 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x0bwas_running\x18\x1e \x01(\x08\x42\r\n\x0b_last_error*\xb3\x01\n\x10\x46orwardDirection\x12!\n\x1d\x46ORWARD_DIRECTION_UNSPECIFIED\x10\x00\x12&\n\x17\x46ORWARD_DIRECTION_LOCAL\x10\x01\x1a\t\x8a\xe7\x18\x05local\x12(\n\x18\x46ORWARD_DIRECTION_REMOTE\x10\x02\x1a\n\x8a\xe7\x18\x06remote\x12*\n\x19\x46ORWARD_DIRECTION_DYNAMIC\x10\x03\x1a\x0b\x8a\xe7\x18\x07\x64ynamic2\xd8\x03\n\x0e\x46orwardService\x12\x95\x01\n\x0bOpenForward\x12\x1f.holdfast.v1.OpenForwardRequest\x1a .holdfast.v1.OpenForwardResponse\"C\x8a\xe7\x18\x30\n\x10ssh_forward_open\x12\x0eOpen a forward\x1a\x08\x66orwards0\x01\x38\x01\x92\xe7\x18\x0b\x08\x03\x12\x07\x66orward\x12\x8e\x01\n\x0cListForwards\x12 .holdfast.v1.ListForwardsRequest\x1a!.holdfast.v1.ListForwardsResponse\"9\x8a\xe7\x18/\n\x10ssh_forward_list\x12\rList forwards\x1a\x08\x66orwards \x01\x30\x01\x92\xe7\x18\x02\x08\x01\x12\x9c\x01\n\x0c\x43loseForward\x12 .holdfast.v1.CloseForwardRequest\x1a!.holdfast.v1.CloseForwardResponse\"G\x8a\xe7\x18\x34\n\x11ssh_forward_close\x12\x0f\x43lose a forward\x1a\x08\x66orwards(\x01\x30\x01\x38\x01\x92\xe7\x18\x0b\x08\x06\x12\x07\x66orwardb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,38 +42,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPENFORWARDREQUEST'].fields_by_name['direction']._serialized_options = b'\212\347\030\002\010\001'
   _globals['_OPENFORWARDREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_OPENFORWARDREQUEST'].fields_by_name['name']._serialized_options = b'\212\347\030!\"\037[A-Za-z0-9][A-Za-z0-9._-]{0,63}'
-  _globals['_OPENFORWARDREQUEST'].fields_by_name['bind_address']._loaded_options = None
-  _globals['_OPENFORWARDREQUEST'].fields_by_name['bind_address']._serialized_options = b'\212\347\030\r*\013\"127.0.0.1\"'
   _globals['_OPENFORWARDREQUEST'].fields_by_name['local_port']._loaded_options = None
   _globals['_OPENFORWARDREQUEST'].fields_by_name['local_port']._serialized_options = b'\212\347\030\t\031\000\000\000\000\340\377\357@'
   _globals['_OPENFORWARDREQUEST'].fields_by_name['remote_port']._loaded_options = None
   _globals['_OPENFORWARDREQUEST'].fields_by_name['remote_port']._serialized_options = b'\212\347\030\t\031\000\000\000\000\340\377\357@'
   _globals['_OPENFORWARDREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_OPENFORWARDREQUEST'].fields_by_name['request_id']._serialized_options = b'\212\347\030\032\"\026[A-Za-z0-9._:-]{0,128}8\001'
+  _globals['_OPENFORWARDREQUEST'].fields_by_name['local_socket']._loaded_options = None
+  _globals['_OPENFORWARDREQUEST'].fields_by_name['local_socket']._serialized_options = b'\212\347\030\0028\001'
+  _globals['_OPENFORWARDREQUEST'].fields_by_name['remote_socket']._loaded_options = None
+  _globals['_OPENFORWARDREQUEST'].fields_by_name['remote_socket']._serialized_options = b'\212\347\030\0028\001'
   _globals['_CLOSEFORWARDREQUEST'].fields_by_name['forward']._loaded_options = None
   _globals['_CLOSEFORWARDREQUEST'].fields_by_name['forward']._serialized_options = b'\212\347\030\002\010\001'
   _globals['_FORWARDSERVICE'].methods_by_name['OpenForward']._loaded_options = None
-  _globals['_FORWARDSERVICE'].methods_by_name['OpenForward']._serialized_options = b'\212\347\0302\n\020ssh_forward_open\022\016Open a forward\032\010forwards0\0018\001H\001\222\347\030\013\010\003\022\007forward'
+  _globals['_FORWARDSERVICE'].methods_by_name['OpenForward']._serialized_options = b'\212\347\0300\n\020ssh_forward_open\022\016Open a forward\032\010forwards0\0018\001\222\347\030\013\010\003\022\007forward'
   _globals['_FORWARDSERVICE'].methods_by_name['ListForwards']._loaded_options = None
-  _globals['_FORWARDSERVICE'].methods_by_name['ListForwards']._serialized_options = b'\212\347\0301\n\020ssh_forward_list\022\rList forwards\032\010forwards \0010\001H\001\222\347\030\002\010\001'
+  _globals['_FORWARDSERVICE'].methods_by_name['ListForwards']._serialized_options = b'\212\347\030/\n\020ssh_forward_list\022\rList forwards\032\010forwards \0010\001\222\347\030\002\010\001'
   _globals['_FORWARDSERVICE'].methods_by_name['CloseForward']._loaded_options = None
-  _globals['_FORWARDSERVICE'].methods_by_name['CloseForward']._serialized_options = b'\212\347\0306\n\021ssh_forward_close\022\017Close a forward\032\010forwards(\0010\0018\001H\001\222\347\030\013\010\006\022\007forward'
-  _globals['_FORWARDDIRECTION']._serialized_start=1415
-  _globals['_FORWARDDIRECTION']._serialized_end=1594
+  _globals['_FORWARDSERVICE'].methods_by_name['CloseForward']._serialized_options = b'\212\347\0304\n\021ssh_forward_close\022\017Close a forward\032\010forwards(\0010\0018\001\222\347\030\013\010\006\022\007forward'
+  _globals['_FORWARDDIRECTION']._serialized_start=1885
+  _globals['_FORWARDDIRECTION']._serialized_end=2064
   _globals['_FORWARD']._serialized_start=70
-  _globals['_FORWARD']._serialized_end=311
-  _globals['_OPENFORWARDREQUEST']._serialized_start=314
-  _globals['_OPENFORWARDREQUEST']._serialized_end=687
-  _globals['_OPENFORWARDRESPONSE']._serialized_start=690
-  _globals['_OPENFORWARDRESPONSE']._serialized_end=943
-  _globals['_LISTFORWARDSREQUEST']._serialized_start=945
-  _globals['_LISTFORWARDSREQUEST']._serialized_end=1007
-  _globals['_LISTFORWARDSRESPONSE']._serialized_start=1009
-  _globals['_LISTFORWARDSRESPONSE']._serialized_end=1086
-  _globals['_CLOSEFORWARDREQUEST']._serialized_start=1088
-  _globals['_CLOSEFORWARDREQUEST']._serialized_end=1134
-  _globals['_CLOSEFORWARDRESPONSE']._serialized_start=1137
-  _globals['_CLOSEFORWARDRESPONSE']._serialized_end=1412
-  _globals['_FORWARDSERVICE']._serialized_start=1597
-  _globals['_FORWARDSERVICE']._serialized_end=2075
+  _globals['_FORWARD']._serialized_end=448
+  _globals['_OPENFORWARDREQUEST']._serialized_start=451
+  _globals['_OPENFORWARDREQUEST']._serialized_end=883
+  _globals['_OPENFORWARDRESPONSE']._serialized_start=886
+  _globals['_OPENFORWARDRESPONSE']._serialized_end=1276
+  _globals['_LISTFORWARDSREQUEST']._serialized_start=1278
+  _globals['_LISTFORWARDSREQUEST']._serialized_end=1340
+  _globals['_LISTFORWARDSRESPONSE']._serialized_start=1342
+  _globals['_LISTFORWARDSRESPONSE']._serialized_end=1419
+  _globals['_CLOSEFORWARDREQUEST']._serialized_start=1421
+  _globals['_CLOSEFORWARDREQUEST']._serialized_end=1467
+  _globals['_CLOSEFORWARDRESPONSE']._serialized_start=1470
+  _globals['_CLOSEFORWARDRESPONSE']._serialized_end=1882
+  _globals['_FORWARDSERVICE']._serialized_start=2067
+  _globals['_FORWARDSERVICE']._serialized_end=2539
 # @@protoc_insertion_point(module_scope)

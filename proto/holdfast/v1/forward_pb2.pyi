@@ -64,6 +64,13 @@ class Forward(_message.Message):
     CONNECTIONS_FIELD_NUMBER: _builtins.int
     BYTES_IN_FIELD_NUMBER: _builtins.int
     BYTES_OUT_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
+    DURABLE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SERVED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
     forward_id: _builtins.str
     """Handle; works from every client."""
     name: _builtins.str
@@ -86,6 +93,20 @@ class Forward(_message.Message):
     """Bytes received from its users."""
     bytes_out: _builtins.int
     """Bytes sent to its users."""
+    target: _builtins.str
+    """Host it goes through."""
+    client: _builtins.str
+    """Client that opened it."""
+    durable: _builtins.bool
+    """It comes back after a restart of the daemon."""
+    state: _builtins.str
+    """up; away: its connection is lost and comes back by itself; stopped."""
+    served: _builtins.int
+    """Connections served so far."""
+    refused: _builtins.int
+    """Connections that came to nothing."""
+    last_error: _builtins.str
+    """Why the last one came to nothing, as the host says; left out: it did not."""
     def __init__(
         self,
         *,
@@ -100,12 +121,21 @@ class Forward(_message.Message):
         connections: _builtins.int = ...,
         bytes_in: _builtins.int = ...,
         bytes_out: _builtins.int = ...,
+        target: _builtins.str = ...,
+        client: _builtins.str = ...,
+        durable: _builtins.bool = ...,
+        state: _builtins.str = ...,
+        served: _builtins.int = ...,
+        refused: _builtins.int = ...,
+        last_error: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "last_error", b"last_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "connect", b"connect", "connections", b"connections", "direction", b"direction", "forward_id", b"forward_id", "listen", b"listen", "name", b"name", "reused", b"reused", "running", b"running", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "client", b"client", "connect", b"connect", "connections", b"connections", "direction", b"direction", "durable", b"durable", "forward_id", b"forward_id", "last_error", b"last_error", "listen", b"listen", "name", b"name", "refused", b"refused", "reused", b"reused", "running", b"running", "served", b"served", "state", b"state", "target", b"target", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__last_error: _TypeAlias = _typing.Literal["last_error"]  # noqa: Y015
+    _WhichOneofArgType__last_error: _TypeAlias = _typing.Literal["_last_error", b"_last_error"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_error) -> _WhichOneofReturnType__last_error | None: ...
 
 Global___Forward: _TypeAlias = Forward  # noqa: Y015
 
@@ -123,22 +153,31 @@ class OpenForwardRequest(_message.Message):
     REMOTE_HOST_FIELD_NUMBER: _builtins.int
     REMOTE_PORT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DURABLE_FIELD_NUMBER: _builtins.int
+    LOCAL_SOCKET_FIELD_NUMBER: _builtins.int
+    REMOTE_SOCKET_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     """Alias, user@host, user@host:port or ssh:// URL; may be left out only with one default host."""
     direction: Global___ForwardDirection.ValueType
-    """local: we listen, the host connects; remote: the reverse; dynamic: we listen as SOCKS proxy."""
+    """local: we listen; remote: the host does; dynamic: we listen as SOCKS proxy."""
     name: _builtins.str
     """Name to find it by."""
     bind_address: _builtins.str
-    """Address to listen on."""
+    """Address to listen on; else 127.0.0.1."""
     local_port: _builtins.int
     """0 picks one."""
     remote_host: _builtins.str
     """local: where the host connects to."""
     remote_port: _builtins.int
-    """local: the host connects to it; remote: the host listens on it."""
+    """local: it connects there; remote: it listens there."""
     request_id: _builtins.str
     """The same id within 10 minutes gives the first call's forward instead of a second one."""
+    durable: _builtins.bool
+    """Survives daemon restarts."""
+    local_socket: _builtins.str
+    """Unix socket here in place of local_port."""
+    remote_socket: _builtins.str
+    """Unix socket there in place of remote_host and remote_port."""
     def __init__(
         self,
         *,
@@ -150,10 +189,13 @@ class OpenForwardRequest(_message.Message):
         remote_host: _builtins.str = ...,
         remote_port: _builtins.int | None = ...,
         request_id: _builtins.str = ...,
+        durable: _builtins.bool = ...,
+        local_socket: _builtins.str = ...,
+        remote_socket: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_local_port", b"_local_port", "_remote_port", b"_remote_port", "local_port", b"local_port", "remote_port", b"remote_port"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_local_port", b"_local_port", "_remote_port", b"_remote_port", "bind_address", b"bind_address", "direction", b"direction", "local_port", b"local_port", "name", b"name", "remote_host", b"remote_host", "remote_port", b"remote_port", "request_id", b"request_id", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_local_port", b"_local_port", "_remote_port", b"_remote_port", "bind_address", b"bind_address", "direction", b"direction", "durable", b"durable", "local_port", b"local_port", "local_socket", b"local_socket", "name", b"name", "remote_host", b"remote_host", "remote_port", b"remote_port", "remote_socket", b"remote_socket", "request_id", b"request_id", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__local_port: _TypeAlias = _typing.Literal["local_port"]  # noqa: Y015
     _WhichOneofArgType__local_port: _TypeAlias = _typing.Literal["_local_port", b"_local_port"]  # noqa: Y015
@@ -183,6 +225,13 @@ class OpenForwardResponse(_message.Message):
     CONNECTIONS_FIELD_NUMBER: _builtins.int
     BYTES_IN_FIELD_NUMBER: _builtins.int
     BYTES_OUT_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
+    DURABLE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SERVED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
     forward_id: _builtins.str
     """Handle; works from every client."""
     name: _builtins.str
@@ -205,6 +254,20 @@ class OpenForwardResponse(_message.Message):
     """Bytes received from its users."""
     bytes_out: _builtins.int
     """Bytes sent to its users."""
+    target: _builtins.str
+    """Host it goes through."""
+    client: _builtins.str
+    """Client that opened it."""
+    durable: _builtins.bool
+    """It comes back after a restart of the daemon."""
+    state: _builtins.str
+    """up; away: its connection is lost and comes back by itself; stopped."""
+    served: _builtins.int
+    """Connections served so far."""
+    refused: _builtins.int
+    """Connections that came to nothing."""
+    last_error: _builtins.str
+    """Why the last one came to nothing, as the host says; left out: it did not."""
     def __init__(
         self,
         *,
@@ -219,12 +282,21 @@ class OpenForwardResponse(_message.Message):
         connections: _builtins.int = ...,
         bytes_in: _builtins.int = ...,
         bytes_out: _builtins.int = ...,
+        target: _builtins.str = ...,
+        client: _builtins.str = ...,
+        durable: _builtins.bool = ...,
+        state: _builtins.str = ...,
+        served: _builtins.int = ...,
+        refused: _builtins.int = ...,
+        last_error: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "last_error", b"last_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "connect", b"connect", "connections", b"connections", "direction", b"direction", "forward_id", b"forward_id", "listen", b"listen", "name", b"name", "reused", b"reused", "running", b"running", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "client", b"client", "connect", b"connect", "connections", b"connections", "direction", b"direction", "durable", b"durable", "forward_id", b"forward_id", "last_error", b"last_error", "listen", b"listen", "name", b"name", "refused", b"refused", "reused", b"reused", "running", b"running", "served", b"served", "state", b"state", "target", b"target", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__last_error: _TypeAlias = _typing.Literal["last_error"]  # noqa: Y015
+    _WhichOneofArgType__last_error: _TypeAlias = _typing.Literal["_last_error", b"_last_error"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_error) -> _WhichOneofReturnType__last_error | None: ...
 
 Global___OpenForwardResponse: _TypeAlias = OpenForwardResponse  # noqa: Y015
 
@@ -321,6 +393,13 @@ class CloseForwardResponse(_message.Message):
     CONNECTIONS_FIELD_NUMBER: _builtins.int
     BYTES_IN_FIELD_NUMBER: _builtins.int
     BYTES_OUT_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
+    DURABLE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SERVED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
     WAS_RUNNING_FIELD_NUMBER: _builtins.int
     forward_id: _builtins.str
     """Handle; works from every client."""
@@ -344,6 +423,20 @@ class CloseForwardResponse(_message.Message):
     """Bytes received from its users."""
     bytes_out: _builtins.int
     """Bytes sent to its users."""
+    target: _builtins.str
+    """Host it goes through."""
+    client: _builtins.str
+    """Client that opened it."""
+    durable: _builtins.bool
+    """It comes back after a restart of the daemon."""
+    state: _builtins.str
+    """up; away: its connection is lost and comes back by itself; stopped."""
+    served: _builtins.int
+    """Connections served so far."""
+    refused: _builtins.int
+    """Connections that came to nothing."""
+    last_error: _builtins.str
+    """Why the last one came to nothing, as the host says; left out: it did not."""
     was_running: _builtins.bool
     """It was running."""
     def __init__(
@@ -360,12 +453,21 @@ class CloseForwardResponse(_message.Message):
         connections: _builtins.int = ...,
         bytes_in: _builtins.int = ...,
         bytes_out: _builtins.int = ...,
+        target: _builtins.str = ...,
+        client: _builtins.str = ...,
+        durable: _builtins.bool = ...,
+        state: _builtins.str = ...,
+        served: _builtins.int = ...,
+        refused: _builtins.int = ...,
+        last_error: _builtins.str | None = ...,
         was_running: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "last_error", b"last_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "connect", b"connect", "connections", b"connections", "direction", b"direction", "forward_id", b"forward_id", "listen", b"listen", "name", b"name", "reused", b"reused", "running", b"running", "uptime_seconds", b"uptime_seconds", "was_running", b"was_running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "client", b"client", "connect", b"connect", "connections", b"connections", "direction", b"direction", "durable", b"durable", "forward_id", b"forward_id", "last_error", b"last_error", "listen", b"listen", "name", b"name", "refused", b"refused", "reused", b"reused", "running", b"running", "served", b"served", "state", b"state", "target", b"target", "uptime_seconds", b"uptime_seconds", "was_running", b"was_running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__last_error: _TypeAlias = _typing.Literal["last_error"]  # noqa: Y015
+    _WhichOneofArgType__last_error: _TypeAlias = _typing.Literal["_last_error", b"_last_error"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_error) -> _WhichOneofReturnType__last_error | None: ...
 
 Global___CloseForwardResponse: _TypeAlias = CloseForwardResponse  # noqa: Y015

@@ -57,7 +57,7 @@ class ForwardServiceServicer(object):
     """
 
     def OpenForward(self, request, context):
-        """Forward a port through a host, or find the same forward open. It outlives this client, reconnects by itself and stays until closed.
+        """Forward a port through a host, or find the same forward open. It outlives this client, reconnects by itself and stays until closed. Unix sockets: local_socket, remote_socket.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -17,7 +17,7 @@ class ForwardServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     OpenForward: _aio.UnaryUnaryMultiCallable[_forward_pb2.OpenForwardRequest, _forward_pb2.OpenForwardResponse]
-    """Forward a port through a host, or find the same forward open. It outlives this client, reconnects by itself and stays until closed."""
+    """Forward a port through a host, or find the same forward open. It outlives this client, reconnects by itself and stays until closed. Unix sockets: local_socket, remote_socket."""
     ListForwards: _aio.UnaryUnaryMultiCallable[_forward_pb2.ListForwardsRequest, _forward_pb2.ListForwardsResponse]
     """List forwards, from every client."""
     CloseForward: _aio.UnaryUnaryMultiCallable[_forward_pb2.CloseForwardRequest, _forward_pb2.CloseForwardResponse]
@@ -32,7 +32,7 @@ class ForwardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _forward_pb2.OpenForwardRequest,
         context: _aio.ServicerContext[_forward_pb2.OpenForwardRequest, _abc.Awaitable[_forward_pb2.OpenForwardResponse]],
     ) -> _abc.Awaitable[_forward_pb2.OpenForwardResponse]:
-        """Forward a port through a host, or find the same forward open. It outlives this client, reconnects by itself and stays until closed."""
+        """Forward a port through a host, or find the same forward open. It outlives this client, reconnects by itself and stays until closed. Unix sockets: local_socket, remote_socket."""
 
     @_abc_1.abstractmethod
     def ListForwards(

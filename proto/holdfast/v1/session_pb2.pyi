@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from holdfast.v1 import common_pb2 as _common_pb2
+from holdfast.v1 import exec_pb2 as _exec_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -1321,3 +1322,623 @@ class CloseSessionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__termination_signal) -> _WhichOneofReturnType__termination_signal | None: ...
 
 Global___CloseSessionResponse: _TypeAlias = CloseSessionResponse  # noqa: Y015
+
+@_typing.final
+class AttachStart(_message.Message):
+    """How to take part in a session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    WATCH_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """Id or name."""
+    watch: _builtins.bool
+    """Only look: no keys, no size."""
+    offset: _builtins.int
+    """Begin with the output from this position, instead of the screen."""
+    @_builtins.property
+    def size(self) -> _exec_pb2.TerminalSize:
+        """The caller's terminal."""
+
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        watch: _builtins.bool = ...,
+        size: _exec_pb2.TerminalSize | None = ...,
+        offset: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "offset", b"offset", "size", b"size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_offset", b"_offset", "offset", b"offset", "session", b"session", "size", b"size", "watch", b"watch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__offset: _TypeAlias = _typing.Literal["offset"]  # noqa: Y015
+    _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__offset) -> _WhichOneofReturnType__offset | None: ...
+
+Global___AttachStart: _TypeAlias = AttachStart  # noqa: Y015
+
+@_typing.final
+class AttachSessionRequest(_message.Message):
+    """What a person sends while attached."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    DETACH_FIELD_NUMBER: _builtins.int
+    keys: _builtins.bytes
+    """Keys, byte for byte."""
+    detach: _builtins.bool
+    """Leave; the shell goes on."""
+    @_builtins.property
+    def start(self) -> Global___AttachStart:
+        """First frame, exactly once."""
+
+    @_builtins.property
+    def size(self) -> _exec_pb2.TerminalSize:
+        """The terminal has another size now."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___AttachStart | None = ...,
+        keys: _builtins.bytes = ...,
+        size: _exec_pb2.TerminalSize | None = ...,
+        detach: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["detach", b"detach", "frame", b"frame", "keys", b"keys", "size", b"size", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detach", b"detach", "frame", b"frame", "keys", b"keys", "size", b"size", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["start", "keys", "size", "detach"]  # noqa: Y015
+    _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
+
+Global___AttachSessionRequest: _TypeAlias = AttachSessionRequest  # noqa: Y015
+
+@_typing.final
+class Attached(_message.Message):
+    """The session as it stands when a person comes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    SESSION_NAME_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    SCREEN_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Handle."""
+    session_name: _builtins.str
+    """Name, when it has one."""
+    target: _builtins.str
+    """Host as user@host."""
+    screen: _builtins.bytes
+    """Bytes that draw the screen as it stands."""
+    offset: _builtins.int
+    """Position of the output that follows."""
+    @_builtins.property
+    def size(self) -> _exec_pb2.TerminalSize:
+        """Size of the session's terminal."""
+
+    @_builtins.property
+    def holder(self) -> Global___Holder:
+        """Who had the keyboard before."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        session_name: _builtins.str = ...,
+        target: _builtins.str = ...,
+        screen: _builtins.bytes = ...,
+        offset: _builtins.int = ...,
+        size: _exec_pb2.TerminalSize | None = ...,
+        holder: Global___Holder | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_holder", b"_holder", "holder", b"holder", "size", b"size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_holder", b"_holder", "holder", b"holder", "offset", b"offset", "screen", b"screen", "session_id", b"session_id", "session_name", b"session_name", "size", b"size", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__holder: _TypeAlias = _typing.Literal["holder"]  # noqa: Y015
+    _WhichOneofArgType__holder: _TypeAlias = _typing.Literal["_holder", b"_holder"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__holder) -> _WhichOneofReturnType__holder | None: ...
+
+Global___Attached: _TypeAlias = Attached  # noqa: Y015
+
+@_typing.final
+class TerminalOutput(_message.Message):
+    """What the terminal printed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    NEXT_OFFSET_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Byte for byte."""
+    next_offset: _builtins.int
+    """Position after it."""
+    skipped: _builtins.int
+    """Bytes that were discarded just before it."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        next_offset: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "next_offset", b"next_offset", "skipped", b"skipped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TerminalOutput: _TypeAlias = TerminalOutput  # noqa: Y015
+
+@_typing.final
+class SessionRunBegan(_message.Message):
+    """A client runs a command in the session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Its job."""
+    client: _builtins.str
+    """Who."""
+    command: _builtins.str
+    """The command as sent."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        client: _builtins.str = ...,
+        command: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "command", b"command", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionRunBegan: _TypeAlias = SessionRunBegan  # noqa: Y015
+
+@_typing.final
+class SessionRunOutput(_message.Message):
+    """What a command that a client runs printed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Its job."""
+    stream: _exec_pb2.OutputStream.ValueType
+    """stdout or stderr."""
+    data: _builtins.bytes
+    """Byte for byte."""
+    skipped: _builtins.int
+    """Bytes left out just before it."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        stream: _exec_pb2.OutputStream.ValueType = ...,
+        data: _builtins.bytes = ...,
+        skipped: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "job_id", b"job_id", "skipped", b"skipped", "stream", b"stream"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionRunOutput: _TypeAlias = SessionRunOutput  # noqa: Y015
+
+@_typing.final
+class SessionRunEnded(_message.Message):
+    """A command that a client ran has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Its job."""
+    status: _common_pb2.ExecStatus.ValueType
+    """How it ended."""
+    exit_code: _builtins.int
+    """Absent when it did not end by itself."""
+    signal: _builtins.str
+    """Name of the signal that ended it."""
+    note: _builtins.str
+    """What else must be known."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        status: _common_pb2.ExecStatus.ValueType = ...,
+        exit_code: _builtins.int | None = ...,
+        signal: _builtins.str | None = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "exit_code", b"exit_code", "signal", b"signal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "exit_code", b"exit_code", "job_id", b"job_id", "note", b"note", "signal", b"signal", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
+    _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    _WhichOneofReturnType__signal: _TypeAlias = _typing.Literal["signal"]  # noqa: Y015
+    _WhichOneofArgType__signal: _TypeAlias = _typing.Literal["_signal", b"_signal"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__signal) -> _WhichOneofReturnType__signal | None: ...
+
+Global___SessionRunEnded: _TypeAlias = SessionRunEnded  # noqa: Y015
+
+@_typing.final
+class Keyboard(_message.Message):
+    """Who has the keyboard."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLDER_FIELD_NUMBER: _builtins.int
+    YOURS_FIELD_NUMBER: _builtins.int
+    yours: _builtins.bool
+    """It is this call's."""
+    @_builtins.property
+    def holder(self) -> Global___Holder:
+        """Nobody, when absent."""
+
+    def __init__(
+        self,
+        *,
+        holder: Global___Holder | None = ...,
+        yours: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_holder", b"_holder", "holder", b"holder"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_holder", b"_holder", "holder", b"holder", "yours", b"yours"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__holder: _TypeAlias = _typing.Literal["holder"]  # noqa: Y015
+    _WhichOneofArgType__holder: _TypeAlias = _typing.Literal["_holder", b"_holder"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__holder) -> _WhichOneofReturnType__holder | None: ...
+
+Global___Keyboard: _TypeAlias = Keyboard  # noqa: Y015
+
+@_typing.final
+class SessionEnd(_message.Message):
+    """How a session ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    EXIT_REASON_FIELD_NUMBER: _builtins.int
+    exit_code: _builtins.int
+    """Its shell ended by itself."""
+    signal: _builtins.str
+    """A signal ended it."""
+    lost: _builtins.str
+    """Why the outcome is not known."""
+    exit_reason: _builtins.str
+    """exited, signalled, closed, idle, connection_lost or host_restarted."""
+    def __init__(
+        self,
+        *,
+        exit_code: _builtins.int = ...,
+        signal: _builtins.str = ...,
+        lost: _builtins.str = ...,
+        exit_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "lost", b"lost", "outcome", b"outcome", "signal", b"signal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "exit_reason", b"exit_reason", "lost", b"lost", "outcome", b"outcome", "signal", b"signal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["exit_code", "signal", "lost"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___SessionEnd: _TypeAlias = SessionEnd  # noqa: Y015
+
+@_typing.final
+class AttachSessionResponse(_message.Message):
+    """What a person gets while attached."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTACHED_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    RUN_BEGAN_FIELD_NUMBER: _builtins.int
+    RUN_OUTPUT_FIELD_NUMBER: _builtins.int
+    RUN_ENDED_FIELD_NUMBER: _builtins.int
+    KEYBOARD_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    AWAY_FIELD_NUMBER: _builtins.int
+    BACK_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    DETACHED_FIELD_NUMBER: _builtins.int
+    away: _builtins.str
+    """The host can't be reached; says why. It goes on by itself."""
+    back: _builtins.bool
+    """The host is back."""
+    detached: _builtins.bool
+    """The caller left as it asked; the last frame."""
+    @_builtins.property
+    def attached(self) -> Global___Attached:
+        """First frame: the screen."""
+
+    @_builtins.property
+    def output(self) -> Global___TerminalOutput:
+        """The terminal's output, in order."""
+
+    @_builtins.property
+    def run_began(self) -> Global___SessionRunBegan:
+        """A client runs a command."""
+
+    @_builtins.property
+    def run_output(self) -> Global___SessionRunOutput:
+        """What it printed."""
+
+    @_builtins.property
+    def run_ended(self) -> Global___SessionRunEnded:
+        """It has ended."""
+
+    @_builtins.property
+    def keyboard(self) -> Global___Keyboard:
+        """Who has the keyboard changed."""
+
+    @_builtins.property
+    def size(self) -> _exec_pb2.TerminalSize:
+        """The session's terminal has another size."""
+
+    @_builtins.property
+    def end(self) -> Global___SessionEnd:
+        """The session ended; the last frame."""
+
+    def __init__(
+        self,
+        *,
+        attached: Global___Attached | None = ...,
+        output: Global___TerminalOutput | None = ...,
+        run_began: Global___SessionRunBegan | None = ...,
+        run_output: Global___SessionRunOutput | None = ...,
+        run_ended: Global___SessionRunEnded | None = ...,
+        keyboard: Global___Keyboard | None = ...,
+        size: _exec_pb2.TerminalSize | None = ...,
+        away: _builtins.str = ...,
+        back: _builtins.bool = ...,
+        end: Global___SessionEnd | None = ...,
+        detached: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "away", b"away", "back", b"back", "detached", b"detached", "end", b"end", "frame", b"frame", "keyboard", b"keyboard", "output", b"output", "run_began", b"run_began", "run_ended", b"run_ended", "run_output", b"run_output", "size", b"size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "away", b"away", "back", b"back", "detached", b"detached", "end", b"end", "frame", b"frame", "keyboard", b"keyboard", "output", b"output", "run_began", b"run_began", "run_ended", b"run_ended", "run_output", b"run_output", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["attached", "output", "run_began", "run_output", "run_ended", "keyboard", "size", "away", "back", "end", "detached"]  # noqa: Y015
+    _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
+
+Global___AttachSessionResponse: _TypeAlias = AttachSessionResponse  # noqa: Y015
+
+@_typing.final
+class Kept(_message.Message):
+    """What is kept on a host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of the session or job."""
+    kind: _builtins.str
+    """session or job."""
+    state: _builtins.str
+    """running, exited, lost or none."""
+    name: _builtins.str
+    """Name, when it has one."""
+    owner: _builtins.str
+    """Daemon that made it."""
+    created: _builtins.str
+    """RFC 3339, UTC."""
+    command: _builtins.str
+    """Shell or command that runs."""
+    holder: _builtins.str
+    """What gives it a terminal: script, python, tmux or pipe."""
+    size_bytes: _builtins.int
+    """Output kept there."""
+    exit_code: _builtins.int
+    """Absent while it runs and when it did not end by itself."""
+    signal: _builtins.str
+    """Name of the signal that ended it."""
+    why: _builtins.str
+    """Why it is as it is."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        state: _builtins.str = ...,
+        name: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        created: _builtins.str = ...,
+        command: _builtins.str = ...,
+        holder: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        exit_code: _builtins.int | None = ...,
+        signal: _builtins.str | None = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "exit_code", b"exit_code", "signal", b"signal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "command", b"command", "created", b"created", "exit_code", b"exit_code", "holder", b"holder", "id", b"id", "kind", b"kind", "name", b"name", "owner", b"owner", "signal", b"signal", "size_bytes", b"size_bytes", "state", b"state", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
+    _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    _WhichOneofReturnType__signal: _TypeAlias = _typing.Literal["signal"]  # noqa: Y015
+    _WhichOneofArgType__signal: _TypeAlias = _typing.Literal["_signal", b"_signal"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__signal) -> _WhichOneofReturnType__signal | None: ...
+
+Global___Kept: _TypeAlias = Kept  # noqa: Y015
+
+@_typing.final
+class ListKeptRequest(_message.Message):
+    """Which host to look at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    CONNECT_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """Alias, user@host, user@host:port or ssh:// URL; may be left out only with one default host."""
+    @_builtins.property
+    def connect(self) -> _common_pb2.ConnectOptions:
+        """How to reach the host, for this call only."""
+
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        connect: _common_pb2.ConnectOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connect", b"connect"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect", b"connect", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListKeptRequest: _TypeAlias = ListKeptRequest  # noqa: Y015
+
+@_typing.final
+class ListKeptResponse(_message.Message):
+    """What is kept there, newest first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """The host as it was named."""
+    @_builtins.property
+    def kept(self) -> _containers.RepeatedCompositeFieldContainer[Global___Kept]:
+        """All of it."""
+
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        kept: _abc.Iterable[Global___Kept] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListKeptResponse: _TypeAlias = ListKeptResponse  # noqa: Y015
+
+@_typing.final
+class WipeKeptRequest(_message.Message):
+    """What to remove from a host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    CONNECT_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """Alias, user@host, user@host:port or ssh:// URL; may be left out only with one default host."""
+    all: _builtins.bool
+    """All of it instead."""
+    force: _builtins.bool
+    """End what still runs, too."""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """These, by the ids that ListKept tells."""
+
+    @_builtins.property
+    def connect(self) -> _common_pb2.ConnectOptions:
+        """How to reach the host, for this call only."""
+
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        all: _builtins.bool = ...,
+        force: _builtins.bool = ...,
+        connect: _common_pb2.ConnectOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connect", b"connect"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "connect", b"connect", "force", b"force", "ids", b"ids", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WipeKeptRequest: _TypeAlias = WipeKeptRequest  # noqa: Y015
+
+@_typing.final
+class WipeKeptResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    WIPED_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """The host as it was named."""
+    @_builtins.property
+    def wiped(self) -> _containers.RepeatedCompositeFieldContainer[Global___Kept]:
+        """Removed."""
+
+    @_builtins.property
+    def left(self) -> _containers.RepeatedCompositeFieldContainer[Global___Kept]:
+        """Left alone, because it still runs."""
+
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        wiped: _abc.Iterable[Global___Kept] | None = ...,
+        left: _abc.Iterable[Global___Kept] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "target", b"target", "wiped", b"wiped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WipeKeptResponse: _TypeAlias = WipeKeptResponse  # noqa: Y015

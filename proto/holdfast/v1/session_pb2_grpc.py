@@ -65,6 +65,21 @@ class SessionServiceStub(object):
                 request_serializer=holdfast_dot_v1_dot_session__pb2.CloseSessionRequest.SerializeToString,
                 response_deserializer=holdfast_dot_v1_dot_session__pb2.CloseSessionResponse.FromString,
                 _registered_method=True)
+        self.AttachSession = channel.stream_stream(
+                '/holdfast.v1.SessionService/AttachSession',
+                request_serializer=holdfast_dot_v1_dot_session__pb2.AttachSessionRequest.SerializeToString,
+                response_deserializer=holdfast_dot_v1_dot_session__pb2.AttachSessionResponse.FromString,
+                _registered_method=True)
+        self.ListKept = channel.unary_unary(
+                '/holdfast.v1.SessionService/ListKept',
+                request_serializer=holdfast_dot_v1_dot_session__pb2.ListKeptRequest.SerializeToString,
+                response_deserializer=holdfast_dot_v1_dot_session__pb2.ListKeptResponse.FromString,
+                _registered_method=True)
+        self.WipeKept = channel.unary_unary(
+                '/holdfast.v1.SessionService/WipeKept',
+                request_serializer=holdfast_dot_v1_dot_session__pb2.WipeKeptRequest.SerializeToString,
+                response_deserializer=holdfast_dot_v1_dot_session__pb2.WipeKeptResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer(object):
@@ -113,6 +128,28 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AttachSession(self, request_iterator, context):
+        """Take part in a session with a terminal of one's own, for people. First frame: start. The screen comes first, then what happens.
+        Who does not only watch has the keyboard until the call ends: agents are told, and wait.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListKept(self, request, context):
+        """List what is kept on a host, whichever daemon made it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WipeKept(self, request, context):
+        """Remove what is kept on a host, whichever daemon made it. What still runs is left alone unless force is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +182,21 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.CloseSession,
                     request_deserializer=holdfast_dot_v1_dot_session__pb2.CloseSessionRequest.FromString,
                     response_serializer=holdfast_dot_v1_dot_session__pb2.CloseSessionResponse.SerializeToString,
+            ),
+            'AttachSession': grpc.stream_stream_rpc_method_handler(
+                    servicer.AttachSession,
+                    request_deserializer=holdfast_dot_v1_dot_session__pb2.AttachSessionRequest.FromString,
+                    response_serializer=holdfast_dot_v1_dot_session__pb2.AttachSessionResponse.SerializeToString,
+            ),
+            'ListKept': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKept,
+                    request_deserializer=holdfast_dot_v1_dot_session__pb2.ListKeptRequest.FromString,
+                    response_serializer=holdfast_dot_v1_dot_session__pb2.ListKeptResponse.SerializeToString,
+            ),
+            'WipeKept': grpc.unary_unary_rpc_method_handler(
+                    servicer.WipeKept,
+                    request_deserializer=holdfast_dot_v1_dot_session__pb2.WipeKeptRequest.FromString,
+                    response_serializer=holdfast_dot_v1_dot_session__pb2.WipeKeptResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +362,87 @@ class SessionService(object):
             '/holdfast.v1.SessionService/CloseSession',
             holdfast_dot_v1_dot_session__pb2.CloseSessionRequest.SerializeToString,
             holdfast_dot_v1_dot_session__pb2.CloseSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachSession(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/holdfast.v1.SessionService/AttachSession',
+            holdfast_dot_v1_dot_session__pb2.AttachSessionRequest.SerializeToString,
+            holdfast_dot_v1_dot_session__pb2.AttachSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKept(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfast.v1.SessionService/ListKept',
+            holdfast_dot_v1_dot_session__pb2.ListKeptRequest.SerializeToString,
+            holdfast_dot_v1_dot_session__pb2.ListKeptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WipeKept(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfast.v1.SessionService/WipeKept',
+            holdfast_dot_v1_dot_session__pb2.WipeKeptRequest.SerializeToString,
+            holdfast_dot_v1_dot_session__pb2.WipeKeptResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,6 +28,14 @@ class SessionServiceStub:
     """List sessions, from every client."""
     CloseSession: _aio.UnaryUnaryMultiCallable[_session_pb2.CloseSessionRequest, _session_pb2.CloseSessionResponse]
     """End a session's shell; returns its last unread output."""
+    AttachSession: _aio.StreamStreamMultiCallable[_session_pb2.AttachSessionRequest, _session_pb2.AttachSessionResponse]
+    """Take part in a session with a terminal of one's own, for people. First frame: start. The screen comes first, then what happens.
+    Who does not only watch has the keyboard until the call ends: agents are told, and wait.
+    """
+    ListKept: _aio.UnaryUnaryMultiCallable[_session_pb2.ListKeptRequest, _session_pb2.ListKeptResponse]
+    """List what is kept on a host, whichever daemon made it."""
+    WipeKept: _aio.UnaryUnaryMultiCallable[_session_pb2.WipeKeptRequest, _session_pb2.WipeKeptResponse]
+    """Remove what is kept on a host, whichever daemon made it. What still runs is left alone unless force is set."""
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps shells and lets several clients use them in turn."""
@@ -79,5 +87,31 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_session_pb2.CloseSessionRequest, _abc.Awaitable[_session_pb2.CloseSessionResponse]],
     ) -> _abc.Awaitable[_session_pb2.CloseSessionResponse]:
         """End a session's shell; returns its last unread output."""
+
+    @_abc_1.abstractmethod
+    def AttachSession(
+        self,
+        request_iterator: _abc.AsyncIterator[_session_pb2.AttachSessionRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_session_pb2.AttachSessionRequest], _abc.AsyncIterator[_session_pb2.AttachSessionResponse]],
+    ) -> _abc.AsyncIterator[_session_pb2.AttachSessionResponse]:
+        """Take part in a session with a terminal of one's own, for people. First frame: start. The screen comes first, then what happens.
+        Who does not only watch has the keyboard until the call ends: agents are told, and wait.
+        """
+
+    @_abc_1.abstractmethod
+    def ListKept(
+        self,
+        request: _session_pb2.ListKeptRequest,
+        context: _aio.ServicerContext[_session_pb2.ListKeptRequest, _abc.Awaitable[_session_pb2.ListKeptResponse]],
+    ) -> _abc.Awaitable[_session_pb2.ListKeptResponse]:
+        """List what is kept on a host, whichever daemon made it."""
+
+    @_abc_1.abstractmethod
+    def WipeKept(
+        self,
+        request: _session_pb2.WipeKeptRequest,
+        context: _aio.ServicerContext[_session_pb2.WipeKeptRequest, _abc.Awaitable[_session_pb2.WipeKeptResponse]],
+    ) -> _abc.Awaitable[_session_pb2.WipeKeptResponse]:
+        """Remove what is kept on a host, whichever daemon made it. What still runs is left alone unless force is set."""
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _aio.Server) -> None: ...

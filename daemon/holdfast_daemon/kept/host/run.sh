@@ -55,9 +55,9 @@ idle() {
 
 # ---------------------------------------------------------------- slots
 
-# drain DIRECTORY STREAM: keep what comes by its FIFO, to its end
+# drain DIRECTORY STREAM: keep what comes by stdin, its FIFO, to its end
 drain() {
-  pump "$1/$2" "$hf_cap" "$hf_patience" "$1" <"$1/f$2"
+  pump "$1/$2" "$hf_cap" "$hf_patience" "$1"
   : >"$1/$2.over"
   clear_away "$1"
 }
@@ -79,8 +79,12 @@ slot() {
   read -r hf_seen <seen
   echo "$hf_seen" >"$1/seen"
   exec 4<>"$1/fo" 5<>"$1/fe"
-  (exec 4<&- 5<&- 7<&- && drain "$1" o) &
-  (exec 4<&- 5<&- 7<&- && drain "$1" e) &
+  # opened before anybody may write and go: what is in a FIFO nobody has open is gone
+  for hf_end in o e; do
+    exec 8<"$1/f$hf_end"
+    (exec <&8 4<&- 5<&- 7<&- 8<&- && drain "$1" "$hf_end") &
+  done
+  exec 8<&-
   : >"$1/set"
 }
 
@@ -178,19 +182,20 @@ op_type() {
     done
   fi
   if [ $# -gt 5 ]; then
-    printf '%s\n' "$6" >"$hf_run/x"
+    printf '%s\n' "$6" >"$hf_run/x" || refuse 70 disk
   else
     # all of it, or none
     head -c "$5" >"$hf_run/x"
     [ "$(($(wc -c <"$hf_run/x")))" -eq "$5" ] || refuse 74 cut
-    echo >>"$hf_run/x"
+    echo >>"$hf_run/x" || refuse 70 disk
   fi
-  echo "$4" >"$hf_run/n"
+  echo "$4" >"$hf_run/n" || refuse 70 disk
   claim "$hf_run/typed" || refuse 75 typed
-  echo "$hf_n" >r/now
+  # from here to the typed line nothing is said that a lost link could break off
+  echo "$hf_n" >r/now || refuse 70 disk
+  printf ' . %s/c\n' "'$PWD/r'" 1<>in
   printf '\036from:%s:0\n' "$3"
   printf '\036from:%s:0\n' "$3" >&2
-  printf ' . %s/c\n' "'$PWD/r'" 1<>in
   hf_from_o=1 hf_from_e=1
   stream
 }
@@ -269,7 +274,11 @@ op_follow() {
 op_settle() {
   cd "$hf_room/$1" 2>/dev/null || refuse 66 none
   # most have done so by themselves
-  if await 1 told "$2"; then echo told && exit 0; fi
+  # shellcheck disable=SC2034
+  for hf_round in 1 2 3 4 5 6; do
+    if told "$2"; then echo told && exit 0; fi
+    nap 0.05
+  done
   if [ -e "r/$2/typed" ] && idle; then printf ' . %s/z\n' "'$PWD/r'" 1<>in; fi
   if await "$3" told "$2"; then echo told; else echo running; fi
 }
