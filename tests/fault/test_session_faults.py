@@ -23,6 +23,7 @@ from fakes.tools import Result, Tools, served, tools
 from fakes.watch import connected, soon
 from holdfast.v1 import session_pb2, session_pb2_grpc
 from holdfast_shim.client import metadata_of
+from holdfast_shim.errors import CallError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -86,7 +87,7 @@ class Reader:
 
     async def follow(self) -> None:
         while True:
-            with contextlib.suppress(grpc.aio.AioRpcError, OSError):
+            with contextlib.suppress(grpc.aio.AioRpcError, CallError, OSError):
                 await self._attach()
             await asyncio.sleep(0.05)
 
