@@ -258,6 +258,7 @@ class App:
                 door.resolve,
                 self._limits,
                 forwards=self._forwards,
+                sessions=self._sessions,
             ),
             login=LoginServicer(self._pool),
             session=sessions,
@@ -331,6 +332,7 @@ class App:
         if missed:
             _log.info("nobody was awake here for %.0f s", missed)
             await self._pool.wake(missed)
+            self._sessions.nudge()
 
     async def _ping(self) -> None:
         systemd.watchdog()

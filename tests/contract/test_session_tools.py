@@ -436,3 +436,32 @@ async def test_what_is_done_is_audited(ssh: Tools, world: World) -> None:
     rows = [row for row in records(world) if "SessionService" in str(row)]
     assert any(row.get("command") == "echo audited-command" for row in rows)
     assert any(opened["session_id"] in str(row) for row in rows)
+
+
+async def test_a_disconnected_host_s_sessions_are_told_and_wait(sshd: Sshd) -> None:
+    """NF-09: what is held ends with its connection, what the host keeps is back."""
+    with served(sshd) as alone:
+        async with tools(alone) as ssh:
+            for kind in ("held", "remote"):
+                await ssh.told(
+                    "ssh_session_open",
+                    target="box",
+                    session_name=kind,
+                    durability=kind,
+                )
+            await run(ssh, "remote", "X=kept")
+            (host,) = [
+                one
+                for one in (await ssh.told("ssh_hosts"))["hosts"]
+                if one["name"] == "box"
+            ]
+            assert host["sessions"] == 2
+            error = await ssh.refused("ssh_disconnect", target="box")
+            assert (error["reason"], error["ran"]) == ("IN_USE", "no")
+            told = await ssh.told("ssh_disconnect", target="box", force=True)
+            assert (told["closed"], told["sessions_ended"]) == (True, 1)
+            gone = await ssh.told("ssh_session_read", session="held")
+            assert (gone["running"], gone["exit_reason"]) == (False, "connection_lost")
+            assert "exit_code" not in gone
+            assert (await run(ssh, "remote", "echo $X"))["stdout"] == "kept\n"
+            await ssh.told("ssh_session_close", session="remote", force=True)

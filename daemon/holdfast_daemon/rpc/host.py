@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from holdfast_daemon.hosts.inventory import Inventory
     from holdfast_daemon.limits import Limits
     from holdfast_daemon.policy.caller import Caller
+    from holdfast_daemon.session.table import SessionTable
 
     Resolve = Callable[[Caller, str, ConnectOptions | None], Awaitable[Host]]
     type_context = grpc.aio.ServicerContext[Any, Any]
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 # How a host stands where an error says why.
 _AMISS = ("lost", "failed", "waiting")
+_ON_REQUEST = "it was disconnected on request"
 # So many job ids are named in a refusal.
 _NAMED = 5
 
@@ -48,6 +50,7 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
         limits: Limits,
         *,
         forwards: ForwardTable,
+        sessions: SessionTable,
     ) -> None:
         """Serve `inventory` and `pool`; the tables know who uses a connection."""
         self._inventory = inventory
@@ -56,6 +59,7 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
         self._resolve = resolve
         self._limits = limits
         self._forwards = forwards
+        self._sessions = sessions
 
     async def ListHosts(
         self, request: host_pb2.ListHostsRequest, context: type_context
@@ -90,6 +94,7 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
         for (host, account), stands in zip(known, standings, strict=True):
             host.connected = stands.state == "connected"
             host.forwards = self._forwards.count(account)
+            host.sessions = self._sessions.count(account)
             if stands.state:
                 host.state = stands.state
             if stands.since is not None:
@@ -134,6 +139,7 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
         call.ticket.check(host)
         jobs = list(self._table.on(host))
         forwards = list(self._forwards.on(host))
+        sessions = list(self._sessions.on(host))
         if jobs and not request.force:
             named = ", ".join(job.id for job in jobs[:_NAMED])
             more = f" and {len(jobs) - _NAMED} more" if len(jobs) > _NAMED else ""
@@ -152,13 +158,26 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
                 " or set force.",
                 metadata={"forwards": ",".join(one.about.id for one in forwards)},
             )
+        if sessions and not request.force:
+            ids = [one.id for one in sessions]
+            raise StateError(
+                Reason.IN_USE,
+                f"{len(sessions)} session(s) use the connection to {host.name}",
+                hint=f"End them by ssh_session_close ({', '.join(ids[:_NAMED])}),"
+                " or set force: those kept on the host go on there.",
+                metadata={"sessions": ",".join(ids)},
+            )
         for one in forwards:
-            await self._forwards.close(one, "it was disconnected on request")
+            await self._forwards.close(one, _ON_REQUEST)
+        rested = [await self._sessions.rest(one, _ON_REQUEST) for one in sessions]
         closed = await self._pool.disconnect(host, force=request.force)
         for job in jobs:
             await job.ended.wait()
         return host_pb2.DisconnectResponse(
-            closed=closed, jobs_ended=len(jobs), forwards_ended=len(forwards)
+            closed=closed,
+            jobs_ended=len(jobs),
+            sessions_ended=sum(rested),
+            forwards_ended=len(forwards),
         )
 
 

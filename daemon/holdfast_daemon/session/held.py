@@ -41,6 +41,7 @@ class HeldShell:
         self._marker: MarkerReader | None = None
         self._framer: Framer | None = None
         self._over: Over | None = None
+        self._why = ""
         self._done = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
 
@@ -140,7 +141,7 @@ class HeldShell:
     def _told(self, end: ChannelEnd) -> ShellEnd:
         if self._over is not None:
             code, name = end.exit_code, end.signal
-            return ShellEnd(self._over, code, name, end.lost or "")
+            return ShellEnd(self._over, code, name, self._why or end.lost or "")
         if end.exit_code is not None:
             return ShellEnd(Over.EXITED, end.exit_code)
         if end.signal is not None:
@@ -216,7 +217,7 @@ class HeldShell:
         """Hang up, as a closed terminal does; KILL where that does not do."""
         if self._channel is None or self._done.is_set():
             return ""
-        self._over = Over.CLOSED
+        self._over = self._over or Over.CLOSED
         if not force:
             self._channel.signal("HUP")
         self._channel.close()
@@ -224,6 +225,15 @@ class HeldShell:
             async with asyncio.timeout(_GRACE_SECONDS):
                 await self._done.wait()
         return "KILL" if force else "HUP"
+
+    async def rest(self, why: str) -> None:
+        """End it: it can't do without its connection."""
+        self._over = Over.CONNECTION_LOST
+        self._why = why
+        await self.end(force=False)
+
+    def nudge(self) -> None:
+        """Nothing to look for: it lives and dies with its connection."""
 
     async def leave(self) -> None:
         """End it: nobody could find it again."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 2.0
+# Who types waits so long for a host that was away.
+_BACK_SECONDS = 5.0
 _ACK_SECONDS = 1.0
 _ACK_BYTES = 1024 * 1024
 
@@ -61,7 +63,7 @@ class RemoteShell:
         """
         self._site = site
         self._nonce = key.nonce
-        self._ident = ident = key.ident
+        self._ident = key.ident
         self._listener = listener
         self._spool = spool
         self._skipped = skipped
@@ -76,14 +78,17 @@ class RemoteShell:
         self._chores: set[asyncio.Task[None]] = set()
         self._draining: asyncio.Task[None] | None = None
         self._acking: asyncio.TimerHandle | None = None
-        self._follower = Follower(
+        self._follower = self._follow()
+
+    def _follow(self) -> Follower:
+        return Follower(
             self._keeper,
-            ident,
-            key.nonce,
+            self._ident,
+            self._nonce,
             lambda: self._spool.end + self._skipped,
             self,
-            on_away=listener.away,
-            on_back=self._came_back,
+            on_away=self._listener.away,
+            on_back=self._listener.back,
             on_end=self._ended,
             on_skipped=self._skip,
         )
@@ -161,9 +166,6 @@ class RemoteShell:
         self._skipped = offset - self._spool.end
         self._tell_skipped(self._skipped)
 
-    def _came_back(self) -> None:
-        self._listener.back()
-
     def _ended(self, end: LineEnd) -> None:
         told = self._told(end)
         if self._acking is not None:
@@ -195,6 +197,11 @@ class RemoteShell:
 
     async def write(self, data: bytes) -> None:
         """Type keys, once."""
+        if self._follower.away:
+            self.nudge()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_BACK_SECONDS):
+                    await self._follower.attached()
         await self._follower.write(data)
 
     async def resize(self, cols: int, rows: int) -> None:
@@ -250,6 +257,13 @@ class RemoteShell:
             task.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
 
+    async def rest(self, why: str) -> None:
+        """Leave it alone on its host until somebody uses it again."""
+        await self._follower.close()
+        self._follower = self._follow()
+        self._listener.away(why)
+
     def nudge(self) -> None:
         """Look for the host again now."""
+        self._follower.start()
         self._follower.nudge()

@@ -200,6 +200,8 @@ class Session:
     def note(self, caller: Caller) -> None:
         """A client uses it."""
         self.used = self.clock.monotonic()
+        if self.away_because and self.shell is not None:
+            self.shell.nudge()
         user = self._users.pop(caller.instance, None) or _User(caller.label, caller.pid)
         self._users[caller.instance] = user
         while len(self._users) > _CLIENTS:

@@ -127,6 +127,14 @@ class Shell(Protocol):
         """End it as a terminal that is closed does; return the signal it took."""
         ...
 
+    async def rest(self, why: str) -> None:
+        """Do without its connection: one that is held ends, one on the host waits."""
+        ...
+
+    def nudge(self) -> None:
+        """Look for its host again now, where it can't be reached."""
+        ...
+
     async def leave(self) -> None:
         """Let go of it: one that is held ends, one on the host goes on there."""
         ...

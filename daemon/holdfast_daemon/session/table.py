@@ -25,7 +25,13 @@ from holdfast_daemon.session.session import About, Session
 from holdfast_daemon.session.shell import Durability, Over, Plan, ShellEnd
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import (
+        Awaitable,
+        Callable,
+        Coroutine,
+        Hashable,
+        Iterator,
+    )
 
     from holdfast_daemon.clock import Clock
     from holdfast_daemon.connection.pool import Pool
@@ -356,7 +362,29 @@ class SessionTable:
             if one.running and one.host is not None and one.host.needs(host):
                 yield one
 
+    def count(self, account: Hashable) -> int:
+        """Return how many living sessions are on `Host.account`."""
+        return sum(
+            one.running and one.host is not None and one.host.account == account
+            for one in self._sessions.values()
+        )
+
+    def nudge(self) -> None:
+        """Look for hosts that are away again now: the network is another one."""
+        for one in self._sessions.values():
+            if one.running and one.away_because and one.shell is not None:
+                one.shell.nudge()
+
     # ending
+
+    async def rest(self, session: Session, why: str) -> bool:
+        """Have a session do without its connection; True where that ended it."""
+        if session.shell is None:
+            return False
+        await session.shell.rest(why)
+        if session.about.durability is Durability.HELD:
+            session.ended(ShellEnd(Over.CONNECTION_LOST, why=why))
+        return not session.running
 
     async def close(
         self, session: Session, *, force: bool = False, over: Over = Over.CLOSED
