@@ -11,6 +11,8 @@ from google.protobuf import descriptor_pool
 from holdfast import v1
 from holdfast.v1 import common_pb2, options_pb2
 from holdfast_daemon import limits
+from holdfast_daemon.file.reading import DEFAULT_BYTES
+from holdfast_daemon.rpc import file as rpc_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +27,16 @@ IN_LIMITS = {
     "connect_timeout_seconds": "connect_timeout_seconds",
 }
 LIMITS = limits.Limits()
+# Those of the file tools, where they are applied.
+FILES = {
+    "FindFilesRequest.limit": rpc_file.DEFAULT_LIMIT,
+    "FindFilesRequest.path": ".",
+    "ListDirectoryRequest.depth": 1,
+    "ListDirectoryRequest.path": ".",
+    "ReadFileRequest.max_bytes": DEFAULT_BYTES,
+    "SearchFilesRequest.limit": rpc_file.DEFAULT_LIMIT,
+    "SearchFilesRequest.path": ".",
+}
 
 
 class Default(NamedTuple):
@@ -90,7 +102,9 @@ NAMES = [default.name for default in ALL]
 def test_a_default_told_to_models_is_the_one_that_applies(default: Default) -> None:
     """EX-18: what the catalogue says applies when an argument is left out."""
     limit = IN_LIMITS.get(default.field.name)
-    if limit is not None and not default.neutral:
+    if default.name in FILES:
+        assert default.value == FILES[default.name]
+    elif limit is not None and not default.neutral:
         assert default.value == getattr(LIMITS, limit)
     else:
         assert default.neutral, f"{default.name}: map it to a limit in IN_LIMITS"

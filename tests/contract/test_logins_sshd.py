@@ -17,6 +17,7 @@ import pytest_asyncio
 
 from fakes.sshd import Agent, Sshd, fingerprint, keygen
 from fakes.tools import QUICK, Tools, served, tools
+from fakes.watch import until
 from fakes.world import World
 
 if TYPE_CHECKING:
@@ -113,7 +114,14 @@ async def ssh(strict: Sshd) -> AsyncIterator[Tools]:
 
 
 def steps(sshd: Sshd, after: int) -> list[str]:
-    """Return what was tried since: a key's fingerprint, or another method's name."""
+    """Return what was tried since: a key's fingerprint, or another method's name.
+
+    What sshd writes is read a little later than its answer.
+    """
+    return until(lambda: _steps(sshd, after), "sshd tells what was tried")
+
+
+def _steps(sshd: Sshd, after: int) -> list[str]:
     found: list[str] = []
     for line in sshd.log.text.splitlines()[after:]:
         told = re.search(r"(?:Failed|Accepted) (\S+) for .*? port \d+(.*)", line)

@@ -153,7 +153,9 @@ async def test_what_an_agent_runs_is_seen_as_it_happens(
             found = await run(agent, "echo out; echo err >&2; (exit 4)")
             assert found.exit_code == 4
             await watcher.until(r"claude/1 runs: echo out; echo err >&2; \(exit 4\)")
-            await watcher.until(r"\nout\r\nerr\r\n|\nerr\r\nout\r\n")
+            # two streams, and the terminal's own between them
+            both = r"(?s)\nout\r\n.*\nerr\r\n|\nerr\r\n.*\nout\r\n"
+            await watcher.until(both)
             await watcher.until("── exit 4 ")
 
 

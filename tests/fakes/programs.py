@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-_SECONDS = 20.0
+_SECONDS = 45.0
 
 # A question in a box on the alternate screen, answered by arrows and Enter.
 DIALOG = """

@@ -13,6 +13,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from holdfast_daemon.connection.shell import quote
+from holdfast_daemon.connection.standby import Script
 
 if TYPE_CHECKING:
     from holdfast_daemon.connection.shell import ShellFacts
@@ -41,12 +42,16 @@ def name() -> str:
     return f"holder-{hashlib.sha256(source()).hexdigest()[:16]}.sh"
 
 
-def call(facts: ShellFacts, operation: str, *words: str) -> str:
-    """Return the command line that does `operation`, one of the script's `op_…`."""
+def call(facts: ShellFacts, operation: str, *words: str) -> str | Script:
+    """Return the words that do `operation`, one of the script's `op_…`."""
     begin = (
         f'hf_file="{_ROOM}/{name()}"; [ -r "$hf_file" ] || exit {ABSENT}; . "$hf_file"'
     )
-    return _line(facts, begin, operation, *words)
+    line = _line(facts, begin, operation, *words)
+    if facts.family != "posix":
+        return line
+    # a shell that waits becomes the same, and comes no further
+    return Script(line, f"{line}; ", "/bin/sh", ":")
 
 
 def put(facts: ShellFacts) -> str:

@@ -42,7 +42,7 @@ _OUTPUTS = {
     file_pb2.SEARCH_OUTPUT_CONTENT: Output.CONTENT,
     file_pb2.SEARCH_OUTPUT_COUNT: Output.COUNT,
 }
-_LIMIT = 200
+DEFAULT_LIMIT = 200
 
 
 class FileServicer(file_pb2_grpc.FileServiceServicer):
@@ -172,7 +172,7 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
             output=_OUTPUTS[request.output],
             before=request.before,
             after=request.after,
-            limit=request.limit if request.HasField("limit") else _LIMIT,
+            limit=request.limit if request.HasField("limit") else DEFAULT_LIMIT,
         )
         told = await self._files.search(self._site(), wanted, sudo=request.sudo)
         return file_pb2.SearchFilesResponse(
@@ -193,7 +193,7 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
         wanted = FindRequest(
             glob=request.glob,
             path=request.path or ".",
-            limit=request.limit if request.HasField("limit") else _LIMIT,
+            limit=request.limit if request.HasField("limit") else DEFAULT_LIMIT,
         )
         told = await self._files.find(self._site(), wanted, sudo=request.sudo)
         return file_pb2.FindFilesResponse(
