@@ -154,7 +154,7 @@ async def test_what_an_agent_runs_is_seen_as_it_happens(
             assert found.exit_code == 4
             await watcher.until(r"claude/1 runs: echo out; echo err >&2; \(exit 4\)")
             # two streams, and the terminal's own between them
-            both = r"(?s)\nout\r\n.*\nerr\r\n|\nerr\r\n.*\nout\r\n"
+            both = r"(?s)\nout\r\n(.*\n)?err\r\n|\nerr\r\n(.*\n)?out\r\n"
             await watcher.until(both)
             await watcher.until("── exit 4 ")
 
