@@ -127,10 +127,13 @@ class Asking:
             StateError: That can't be done there.
             LinkError: The host can't be reached.
         """
-        answer = await self._run("", (), script.source())
-        if answer.end.exit_code != 0:
+        why = ""
+        for _ in range(_TRIES):
+            answer = await self._run("", (), script.source())
+            if answer.end.exit_code == 0:
+                return
             why = answer.words or answer.end.lost or "it did not say why"
-            raise self.refused(f"nothing can be written there: {why}")
+        raise self.refused(f"nothing can be written there: {why}")
 
     def refused(self, why: str) -> StateError:
         """Return the error for a host that keeps nothing."""

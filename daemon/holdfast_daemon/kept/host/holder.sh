@@ -190,9 +190,35 @@ forget() {
 # tidy: where nothing is kept, nothing of ours is left
 tidy() {
   cd / || return
-  for hf_dir in "$hf_room"/*/; do [ -d "$hf_dir" ] && return; done
-  rm -f "$hf_room"/holder-*.sh
-  rmdir "$hf_room" "${hf_room%/*}" 2>/dev/null
+  mkdir "$hf_room.tidying" 2>/dev/null || return
+  hf_empty=1
+  for hf_dir in "$hf_room"/*/; do [ -d "$hf_dir" ] && hf_empty=; done
+  if [ -n "$hf_empty" ]; then
+    rm -f "$hf_room"/holder-*.sh
+    rmdir "$hf_room" 2>/dev/null
+  fi
+  rmdir "$hf_room.tidying"
+  [ -z "$hf_empty" ] || rmdir "${hf_room%/*}" 2>/dev/null
+}
+
+# settle_in ID: make its directory, which nobody tidies away from then on
+settle_in() {
+  hf_tries=0
+  until mkdir -p "$hf_room" && mkdir "$hf_room/$1" 2>/dev/null; do
+    [ ! -d "$hf_room/$1" ] || exit 75
+    hf_tries=$((hf_tries + 1))
+    [ "$hf_tries" -lt 20 ] || exit 73
+  done
+  hf_tries=0
+  while [ -d "$hf_room.tidying" ] && [ "$hf_tries" -lt 40 ]; do
+    nap 0.05
+    hf_tries=$((hf_tries + 1))
+  done
+  # left by one that was killed
+  rmdir "$hf_room.tidying" 2>/dev/null
+  [ -r "$hf_file" ] && return
+  rmdir "$hf_room/$1"
+  exit 97
 }
 
 # reap SECONDS: end and forget what nobody has looked at for so long
@@ -381,11 +407,10 @@ pump_side() {
 op_start() {
   hf_id=$1
   umask 077
-  mkdir -p "$hf_room" || exit 73
   hf_plan=$(cat)
   eval "$hf_plan"
   reap "$hf_abandoned"
-  mkdir "$hf_room/$hf_id" || exit 75
+  settle_in "$hf_id"
   cd "$hf_room/$hf_id" || exit 73
   for hf_kind in $hf_kinds; do
     if begin "$hf_kind"; then
