@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-HASH = "ab4e8c1cc3d7cebe"
+HASH = "bbe77b46341bf64a"
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from holdfast.v1 import options_pb2 as holdfast_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17holdfast/v1/admin.proto\x12\x0bholdfast.v1\x1a\x19holdfast/v1/options.proto\"%\n\x0cHelloRequest\x12\x15\n\rcontract_hash\x18\x01 \x01(\t\"\x93\x01\n\rHelloResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x14\n\x0cprotocol_min\x18\x03 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x04 \x01(\r\x12\x15\n\rcontract_hash\x18\x05 \x01(\t\x12\x0f\n\x07started\x18\x06 \x01(\t\x12\x0b\n\x03pid\x18\x07 \x01(\r\"/\n\rStatusRequest\x12\x0e\n\x06limits\x18\x01 \x01(\x08\x12\x0e\n\x06target\x18\x02 \x01(\t\"\x89\x01\n\nConnection\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x13\n\x0b\x61ge_seconds\x18\x04 \x01(\x04\x12\x14\n\x0cidle_seconds\x18\x05 \x01(\x04\x12\x0b\n\x03via\x18\x06 \x01(\t\x12\x12\n\npassengers\x18\x07 \x01(\r\"F\n\tHostEvent\x12\x0c\n\x04time\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\r\n\x05times\x18\x04 \x01(\r\"\xf0\x01\n\nHostStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\r\n\x05since\x18\x04 \x01(\t\x12\x12\n\nlast_error\x18\x05 \x01(\t\x12\x17\n\x0flast_error_time\x18\x06 \x01(\t\x12\x15\n\rretry_seconds\x18\x07 \x01(\x01\x12,\n\x0b\x63onnections\x18\x08 \x03(\x0b\x32\x17.holdfast.v1.Connection\x12&\n\x06\x65vents\x18\t \x03(\x0b\x32\x16.holdfast.v1.HostEvent\x12\x0c\n\x04jobs\x18\n \x03(\t\"H\n\x06\x43lient\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\r\n\x05\x63\x61lls\x18\x03 \x01(\x04\x12\x14\n\x0cidle_seconds\x18\x04 \x01(\x04\"B\n\x05Limit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xb1\x03\n\x0eStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12\x16\n\x0euptime_seconds\x18\x04 \x01(\x04\x12\x0e\n\x06socket\x18\x05 \x01(\t\x12\x13\n\x0b\x63onfig_file\x18\x06 \x01(\t\x12\x14\n\x0c\x63onfig_error\x18\x07 \x01(\t\x12\x11\n\tstate_dir\x18\x08 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\t \x01(\x04\x12\x14\n\x0cjobs_running\x18\n \x01(\r\x12\x11\n\tjobs_kept\x18\x0b \x01(\r\x12,\n\x0b\x63onnections\x18\x0c \x03(\x0b\x32\x17.holdfast.v1.Connection\x12$\n\x07\x63lients\x18\r \x03(\x0b\x32\x13.holdfast.v1.Client\x12\x13\n\x0b\x61udit_error\x18\x0e \x01(\t\x12\"\n\x06limits\x18\x0f \x03(\x0b\x32\x12.holdfast.v1.Limit\x12%\n\x04host\x18\x10 \x01(\x0b\x32\x17.holdfast.v1.HostStatus\x12\x16\n\x0etrust_requests\x18( \x03(\t\"0\n\x10ReadAuditRequest\x12\x0c\n\x04last\x18\x01 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"#\n\x11ReadAuditResponse\x12\x0e\n\x06record\x18\x01 \x01(\t\"\x14\n\x12VerifyAuditRequest\"F\n\x13VerifyAuditResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x0f\n\x07records\x18\x02 \x01(\x04\x12\x0e\n\x06\x66\x61ults\x18\x03 \x03(\t\"\x0f\n\rReloadRequest\"B\n\x0eReloadResponse\x12\x10\n\x08reloaded\x18\x01 \x01(\x08\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x0f\n\x07\x63hanged\x18\x03 \x01(\x08\x32\xab\x03\n\x0c\x41\x64minService\x12\x46\n\x05Hello\x12\x19.holdfast.v1.HelloRequest\x1a\x1a.holdfast.v1.HelloResponse\"\x06\x92\xe7\x18\x02\x08\x01\x12I\n\x06Status\x12\x1a.holdfast.v1.StatusRequest\x1a\x1b.holdfast.v1.StatusResponse\"\x06\x92\xe7\x18\x02\x08\x01\x12T\n\tReadAudit\x12\x1d.holdfast.v1.ReadAuditRequest\x1a\x1e.holdfast.v1.ReadAuditResponse\"\x06\x92\xe7\x18\x02\x08\x01\x30\x01\x12X\n\x0bVerifyAudit\x12\x1f.holdfast.v1.VerifyAuditRequest\x1a .holdfast.v1.VerifyAuditResponse\"\x06\x92\xe7\x18\x02\x08\x01\x12X\n\x06Reload\x12\x1a.holdfast.v1.ReloadRequest\x1a\x1b.holdfast.v1.ReloadResponse\"\x15\x92\xe7\x18\x11\x08\x06\x12\rconfigurationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17holdfast/v1/admin.proto\x12\x0bholdfast.v1\x1a\x19holdfast/v1/options.proto\"%\n\x0cHelloRequest\x12\x15\n\rcontract_hash\x18\x01 \x01(\t\"\x93\x01\n\rHelloResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x14\n\x0cprotocol_min\x18\x03 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x04 \x01(\r\x12\x15\n\rcontract_hash\x18\x05 \x01(\t\x12\x0f\n\x07started\x18\x06 \x01(\t\x12\x0b\n\x03pid\x18\x07 \x01(\r\"/\n\rStatusRequest\x12\x0e\n\x06limits\x18\x01 \x01(\x08\x12\x0e\n\x06target\x18\x02 \x01(\t\"\x89\x01\n\nConnection\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x13\n\x0b\x61ge_seconds\x18\x04 \x01(\x04\x12\x14\n\x0cidle_seconds\x18\x05 \x01(\x04\x12\x0b\n\x03via\x18\x06 \x01(\t\x12\x12\n\npassengers\x18\x07 \x01(\r\"F\n\tHostEvent\x12\x0c\n\x04time\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\r\n\x05times\x18\x04 \x01(\r\"\xf0\x01\n\nHostStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\r\n\x05since\x18\x04 \x01(\t\x12\x12\n\nlast_error\x18\x05 \x01(\t\x12\x17\n\x0flast_error_time\x18\x06 \x01(\t\x12\x15\n\rretry_seconds\x18\x07 \x01(\x01\x12,\n\x0b\x63onnections\x18\x08 \x03(\x0b\x32\x17.holdfast.v1.Connection\x12&\n\x06\x65vents\x18\t \x03(\x0b\x32\x16.holdfast.v1.HostEvent\x12\x0c\n\x04jobs\x18\n \x03(\t\"H\n\x06\x43lient\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\r\n\x05\x63\x61lls\x18\x03 \x01(\x04\x12\x14\n\x0cidle_seconds\x18\x04 \x01(\x04\"B\n\x05Limit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xd4\x03\n\x0eStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12\x16\n\x0euptime_seconds\x18\x04 \x01(\x04\x12\x0e\n\x06socket\x18\x05 \x01(\t\x12\x13\n\x0b\x63onfig_file\x18\x06 \x01(\t\x12\x14\n\x0c\x63onfig_error\x18\x07 \x01(\t\x12\x11\n\tstate_dir\x18\x08 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\t \x01(\x04\x12\x14\n\x0cjobs_running\x18\n \x01(\r\x12\x11\n\tjobs_kept\x18\x0b \x01(\r\x12,\n\x0b\x63onnections\x18\x0c \x03(\x0b\x32\x17.holdfast.v1.Connection\x12$\n\x07\x63lients\x18\r \x03(\x0b\x32\x13.holdfast.v1.Client\x12\x13\n\x0b\x61udit_error\x18\x0e \x01(\t\x12\"\n\x06limits\x18\x0f \x03(\x0b\x32\x12.holdfast.v1.Limit\x12%\n\x04host\x18\x10 \x01(\x0b\x32\x17.holdfast.v1.HostStatus\x12\x16\n\x0etrust_requests\x18( \x03(\t\x12\x12\n\njobs_bound\x18) \x03(\t\x12\r\n\x05tasks\x18* \x01(\r\"0\n\x10ReadAuditRequest\x12\x0c\n\x04last\x18\x01 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"#\n\x11ReadAuditResponse\x12\x0e\n\x06record\x18\x01 \x01(\t\"\x16\n\x14ReadCatalogueRequest\"*\n\x15ReadCatalogueResponse\x12\x11\n\tcatalogue\x18\x01 \x01(\t\"\x14\n\x12VerifyAuditRequest\"F\n\x13VerifyAuditResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x0f\n\x07records\x18\x02 \x01(\x04\x12\x0e\n\x06\x66\x61ults\x18\x03 \x03(\t\"\x0f\n\rReloadRequest\"B\n\x0eReloadResponse\x12\x10\n\x08reloaded\x18\x01 \x01(\x08\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x0f\n\x07\x63hanged\x18\x03 \x01(\x08\x32\x8b\x04\n\x0c\x41\x64minService\x12\x46\n\x05Hello\x12\x19.holdfast.v1.HelloRequest\x1a\x1a.holdfast.v1.HelloResponse\"\x06\x92\xe7\x18\x02\x08\x01\x12I\n\x06Status\x12\x1a.holdfast.v1.StatusRequest\x1a\x1b.holdfast.v1.StatusResponse\"\x06\x92\xe7\x18\x02\x08\x01\x12T\n\tReadAudit\x12\x1d.holdfast.v1.ReadAuditRequest\x1a\x1e.holdfast.v1.ReadAuditResponse\"\x06\x92\xe7\x18\x02\x08\x01\x30\x01\x12X\n\x0bVerifyAudit\x12\x1f.holdfast.v1.VerifyAuditRequest\x1a .holdfast.v1.VerifyAuditResponse\"\x06\x92\xe7\x18\x02\x08\x01\x12^\n\rReadCatalogue\x12!.holdfast.v1.ReadCatalogueRequest\x1a\".holdfast.v1.ReadCatalogueResponse\"\x06\x92\xe7\x18\x02\x08\x01\x12X\n\x06Reload\x12\x1a.holdfast.v1.ReloadRequest\x1a\x1b.holdfast.v1.ReloadResponse\"\x15\x92\xe7\x18\x11\x08\x06\x12\rconfigurationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADMINSERVICE'].methods_by_name['ReadAudit']._serialized_options = b'\222\347\030\002\010\001'
   _globals['_ADMINSERVICE'].methods_by_name['VerifyAudit']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['VerifyAudit']._serialized_options = b'\222\347\030\002\010\001'
+  _globals['_ADMINSERVICE'].methods_by_name['ReadCatalogue']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ReadCatalogue']._serialized_options = b'\222\347\030\002\010\001'
   _globals['_ADMINSERVICE'].methods_by_name['Reload']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['Reload']._serialized_options = b'\222\347\030\021\010\006\022\rconfiguration'
   _globals['_HELLOREQUEST']._serialized_start=67
@@ -59,19 +61,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LIMIT']._serialized_start=834
   _globals['_LIMIT']._serialized_end=900
   _globals['_STATUSRESPONSE']._serialized_start=903
-  _globals['_STATUSRESPONSE']._serialized_end=1336
-  _globals['_READAUDITREQUEST']._serialized_start=1338
-  _globals['_READAUDITREQUEST']._serialized_end=1386
-  _globals['_READAUDITRESPONSE']._serialized_start=1388
-  _globals['_READAUDITRESPONSE']._serialized_end=1423
-  _globals['_VERIFYAUDITREQUEST']._serialized_start=1425
-  _globals['_VERIFYAUDITREQUEST']._serialized_end=1445
-  _globals['_VERIFYAUDITRESPONSE']._serialized_start=1447
-  _globals['_VERIFYAUDITRESPONSE']._serialized_end=1517
-  _globals['_RELOADREQUEST']._serialized_start=1519
-  _globals['_RELOADREQUEST']._serialized_end=1534
-  _globals['_RELOADRESPONSE']._serialized_start=1536
-  _globals['_RELOADRESPONSE']._serialized_end=1602
-  _globals['_ADMINSERVICE']._serialized_start=1605
-  _globals['_ADMINSERVICE']._serialized_end=2032
+  _globals['_STATUSRESPONSE']._serialized_end=1371
+  _globals['_READAUDITREQUEST']._serialized_start=1373
+  _globals['_READAUDITREQUEST']._serialized_end=1421
+  _globals['_READAUDITRESPONSE']._serialized_start=1423
+  _globals['_READAUDITRESPONSE']._serialized_end=1458
+  _globals['_READCATALOGUEREQUEST']._serialized_start=1460
+  _globals['_READCATALOGUEREQUEST']._serialized_end=1482
+  _globals['_READCATALOGUERESPONSE']._serialized_start=1484
+  _globals['_READCATALOGUERESPONSE']._serialized_end=1526
+  _globals['_VERIFYAUDITREQUEST']._serialized_start=1528
+  _globals['_VERIFYAUDITREQUEST']._serialized_end=1548
+  _globals['_VERIFYAUDITRESPONSE']._serialized_start=1550
+  _globals['_VERIFYAUDITRESPONSE']._serialized_end=1620
+  _globals['_RELOADREQUEST']._serialized_start=1622
+  _globals['_RELOADREQUEST']._serialized_end=1637
+  _globals['_RELOADRESPONSE']._serialized_start=1639
+  _globals['_RELOADRESPONSE']._serialized_end=1705
+  _globals['_ADMINSERVICE']._serialized_start=1708
+  _globals['_ADMINSERVICE']._serialized_end=2231
 # @@protoc_insertion_point(module_scope)

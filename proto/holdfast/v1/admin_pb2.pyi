@@ -347,6 +347,8 @@ class StatusResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
     TRUST_REQUESTS_FIELD_NUMBER: _builtins.int
+    JOBS_BOUND_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the daemon."""
     instance: _builtins.str
@@ -371,6 +373,8 @@ class StatusResponse(_message.Message):
     """Jobs that ended and are kept."""
     audit_error: _builtins.str
     """Why the audit log can't be written; empty: it can."""
+    tasks: _builtins.int
+    """What it has to do just now, in tasks of its event loop: it goes down again."""
     @_builtins.property
     def connections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Connection]:
         """Open connections."""
@@ -390,6 +394,10 @@ class StatusResponse(_message.Message):
     @_builtins.property
     def trust_requests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Hosts with keys that wait for `holdfast hosts trust`."""
+
+    @_builtins.property
+    def jobs_bound(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Running jobs that a restart of the daemon would end: no host keeps them."""
 
     def __init__(
         self,
@@ -411,10 +419,12 @@ class StatusResponse(_message.Message):
         limits: _abc.Iterable[Global___Limit] | None = ...,
         host: Global___HostStatus | None = ...,
         trust_requests: _abc.Iterable[_builtins.str] | None = ...,
+        jobs_bound: _abc.Iterable[_builtins.str] | None = ...,
+        tasks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["host", b"host"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_error", b"audit_error", "clients", b"clients", "config_error", b"config_error", "config_file", b"config_file", "connections", b"connections", "host", b"host", "instance", b"instance", "jobs_kept", b"jobs_kept", "jobs_running", b"jobs_running", "limits", b"limits", "memory_bytes", b"memory_bytes", "pid", b"pid", "socket", b"socket", "state_dir", b"state_dir", "trust_requests", b"trust_requests", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_error", b"audit_error", "clients", b"clients", "config_error", b"config_error", "config_file", b"config_file", "connections", b"connections", "host", b"host", "instance", b"instance", "jobs_bound", b"jobs_bound", "jobs_kept", b"jobs_kept", "jobs_running", b"jobs_running", "limits", b"limits", "memory_bytes", b"memory_bytes", "pid", b"pid", "socket", b"socket", "state_dir", b"state_dir", "tasks", b"tasks", "trust_requests", b"trust_requests", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -467,6 +477,45 @@ class ReadAuditResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadAuditResponse: _TypeAlias = ReadAuditResponse  # noqa: Y015
+
+@_typing.final
+class ReadCatalogueRequest(_message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadCatalogueRequest: _TypeAlias = ReadCatalogueRequest  # noqa: Y015
+
+@_typing.final
+class ReadCatalogueResponse(_message.Message):
+    """The daemon's tools."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATALOGUE_FIELD_NUMBER: _builtins.int
+    catalogue: _builtins.str
+    """Its catalogue, one JSON document as catalog.json."""
+    def __init__(
+        self,
+        *,
+        catalogue: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadCatalogueResponse: _TypeAlias = ReadCatalogueResponse  # noqa: Y015
 
 @_typing.final
 class VerifyAuditRequest(_message.Message):

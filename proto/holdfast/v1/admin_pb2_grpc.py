@@ -55,6 +55,11 @@ class AdminServiceStub(object):
                 request_serializer=holdfast_dot_v1_dot_admin__pb2.VerifyAuditRequest.SerializeToString,
                 response_deserializer=holdfast_dot_v1_dot_admin__pb2.VerifyAuditResponse.FromString,
                 _registered_method=True)
+        self.ReadCatalogue = channel.unary_unary(
+                '/holdfast.v1.AdminService/ReadCatalogue',
+                request_serializer=holdfast_dot_v1_dot_admin__pb2.ReadCatalogueRequest.SerializeToString,
+                response_deserializer=holdfast_dot_v1_dot_admin__pb2.ReadCatalogueResponse.FromString,
+                _registered_method=True)
         self.Reload = channel.unary_unary(
                 '/holdfast.v1.AdminService/Reload',
                 request_serializer=holdfast_dot_v1_dot_admin__pb2.ReloadRequest.SerializeToString,
@@ -94,6 +99,13 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadCatalogue(self, request, context):
+        """The tools that the daemon was built with, for a client of another release.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Reload(self, request, context):
         """Read the configuration again; on a mistake the last good one stays.
         """
@@ -123,6 +135,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.VerifyAudit,
                     request_deserializer=holdfast_dot_v1_dot_admin__pb2.VerifyAuditRequest.FromString,
                     response_serializer=holdfast_dot_v1_dot_admin__pb2.VerifyAuditResponse.SerializeToString,
+            ),
+            'ReadCatalogue': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadCatalogue,
+                    request_deserializer=holdfast_dot_v1_dot_admin__pb2.ReadCatalogueRequest.FromString,
+                    response_serializer=holdfast_dot_v1_dot_admin__pb2.ReadCatalogueResponse.SerializeToString,
             ),
             'Reload': grpc.unary_unary_rpc_method_handler(
                     servicer.Reload,
@@ -239,6 +256,33 @@ class AdminService(object):
             '/holdfast.v1.AdminService/VerifyAudit',
             holdfast_dot_v1_dot_admin__pb2.VerifyAuditRequest.SerializeToString,
             holdfast_dot_v1_dot_admin__pb2.VerifyAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadCatalogue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfast.v1.AdminService/ReadCatalogue',
+            holdfast_dot_v1_dot_admin__pb2.ReadCatalogueRequest.SerializeToString,
+            holdfast_dot_v1_dot_admin__pb2.ReadCatalogueResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,6 +24,8 @@ class AdminServiceStub:
     """Read audit records, oldest first; with follow, new ones as they come."""
     VerifyAudit: _aio.UnaryUnaryMultiCallable[_admin_pb2.VerifyAuditRequest, _admin_pb2.VerifyAuditResponse]
     """Check the audit log's hash chain from its first kept record to its last."""
+    ReadCatalogue: _aio.UnaryUnaryMultiCallable[_admin_pb2.ReadCatalogueRequest, _admin_pb2.ReadCatalogueResponse]
+    """The tools that the daemon was built with, for a client of another release."""
     Reload: _aio.UnaryUnaryMultiCallable[_admin_pb2.ReloadRequest, _admin_pb2.ReloadResponse]
     """Read the configuration again; on a mistake the last good one stays."""
 
@@ -61,6 +63,14 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_admin_pb2.VerifyAuditRequest, _abc.Awaitable[_admin_pb2.VerifyAuditResponse]],
     ) -> _abc.Awaitable[_admin_pb2.VerifyAuditResponse]:
         """Check the audit log's hash chain from its first kept record to its last."""
+
+    @_abc_1.abstractmethod
+    def ReadCatalogue(
+        self,
+        request: _admin_pb2.ReadCatalogueRequest,
+        context: _aio.ServicerContext[_admin_pb2.ReadCatalogueRequest, _abc.Awaitable[_admin_pb2.ReadCatalogueResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.ReadCatalogueResponse]:
+        """The tools that the daemon was built with, for a client of another release."""
 
     @_abc_1.abstractmethod
     def Reload(

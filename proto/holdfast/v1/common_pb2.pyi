@@ -86,7 +86,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DAEMON_UNAVAILABLE: _ErrorReason.ValueType  # 29
     """The daemon is not running and could not be started (told by the shim)."""
     ERROR_REASON_DAEMON_LOST: _ErrorReason.ValueType  # 30
-    """The daemon went away in mid-call (told by the shim)."""
+    """The daemon went away in mid-call (told by the shim), or another runs now that did
+    nothing of the call (told by that one).
+    """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 31
     """A fault of the daemon; metadata: incident, which its log explains."""
     ERROR_REASON_UNKNOWN_TOOL: _ErrorReason.ValueType  # 32
@@ -121,6 +123,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The host refused it: permissions, space, a read-only place; metadata: path, cause."""
     ERROR_REASON_FORWARD_REFUSED: _ErrorReason.ValueType  # 60
     """The host refuses a forward; metadata: why."""
+    ERROR_REASON_LOCAL_PATH_DENIED: _ErrorReason.ValueType  # 65
+    """A path of this machine lies outside the directories that transfers may use; metadata: path, roots."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. A reason never changes its meaning. Sent as google.rpc.ErrorInfo.reason,
@@ -188,7 +192,9 @@ ERROR_REASON_SHELL_FAILED: ErrorReason.ValueType  # 28
 ERROR_REASON_DAEMON_UNAVAILABLE: ErrorReason.ValueType  # 29
 """The daemon is not running and could not be started (told by the shim)."""
 ERROR_REASON_DAEMON_LOST: ErrorReason.ValueType  # 30
-"""The daemon went away in mid-call (told by the shim)."""
+"""The daemon went away in mid-call (told by the shim), or another runs now that did
+nothing of the call (told by that one).
+"""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 31
 """A fault of the daemon; metadata: incident, which its log explains."""
 ERROR_REASON_UNKNOWN_TOOL: ErrorReason.ValueType  # 32
@@ -223,6 +229,8 @@ ERROR_REASON_FILE_FAILED: ErrorReason.ValueType  # 51
 """The host refused it: permissions, space, a read-only place; metadata: path, cause."""
 ERROR_REASON_FORWARD_REFUSED: ErrorReason.ValueType  # 60
 """The host refuses a forward; metadata: why."""
+ERROR_REASON_LOCAL_PATH_DENIED: ErrorReason.ValueType  # 65
+"""A path of this machine lies outside the directories that transfers may use; metadata: path, roots."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 class _ExecStatus:
@@ -416,19 +424,23 @@ class Progress(_message.Message):
 
     PROGRESS_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
     progress: _builtins.float
     """Rises with each message of a call."""
     message: _builtins.str
     """What happened last, for people."""
+    total: _builtins.float
+    """What progress comes to at the end; 0: not known."""
     def __init__(
         self,
         *,
         progress: _builtins.float = ...,
         message: _builtins.str = ...,
+        total: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "progress", b"progress", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -458,6 +470,8 @@ class ClientContext(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     TOOL_FIELD_NUMBER: _builtins.int
     PERSON_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
+    DAEMON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Program, as MCP clientInfo.name or "cli"."""
     version: _builtins.str
@@ -492,6 +506,10 @@ class ClientContext(_message.Message):
     """MCP tool that led to the call; empty from a CLI."""
     person: _builtins.bool
     """A person's own command line; a shim never says so. No proof: the socket is the user's."""
+    project: _builtins.str
+    """The client's working directory: transfers may use what is in it."""
+    daemon: _builtins.str
+    """The daemon that is meant, by its instance; another refuses. Empty: whoever answers."""
     @_builtins.property
     def allowed_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Hosts this client may use (names or globs); empty: no narrowing."""
@@ -517,10 +535,12 @@ class ClientContext(_message.Message):
         token: _builtins.str = ...,
         tool: _builtins.str = ...,
         person: _builtins.bool = ...,
+        project: _builtins.str = ...,
+        daemon: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_connect_timeout_seconds", b"_connect_timeout_seconds", "_default_port", b"_default_port", "_max_output_chars", b"_max_output_chars", "_timeout_seconds", b"_timeout_seconds", "connect_timeout_seconds", b"connect_timeout_seconds", "default_port", b"default_port", "max_output_chars", b"max_output_chars", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connect_timeout_seconds", b"_connect_timeout_seconds", "_default_port", b"_default_port", "_max_output_chars", b"_max_output_chars", "_timeout_seconds", b"_timeout_seconds", "allowed_hosts", b"allowed_hosts", "auth_sock", b"auth_sock", "connect_timeout_seconds", b"connect_timeout_seconds", "default_host", b"default_host", "default_password", b"default_password", "default_port", b"default_port", "default_user", b"default_user", "instance", b"instance", "max_output_chars", b"max_output_chars", "name", b"name", "person", b"person", "pid", b"pid", "private_key", b"private_key", "read_only", b"read_only", "timeout_seconds", b"timeout_seconds", "token", b"token", "tool", b"tool", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connect_timeout_seconds", b"_connect_timeout_seconds", "_default_port", b"_default_port", "_max_output_chars", b"_max_output_chars", "_timeout_seconds", b"_timeout_seconds", "allowed_hosts", b"allowed_hosts", "auth_sock", b"auth_sock", "connect_timeout_seconds", b"connect_timeout_seconds", "daemon", b"daemon", "default_host", b"default_host", "default_password", b"default_password", "default_port", b"default_port", "default_user", b"default_user", "instance", b"instance", "max_output_chars", b"max_output_chars", "name", b"name", "person", b"person", "pid", b"pid", "private_key", b"private_key", "project", b"project", "read_only", b"read_only", "timeout_seconds", b"timeout_seconds", "token", b"token", "tool", b"tool", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__connect_timeout_seconds: _TypeAlias = _typing.Literal["connect_timeout_seconds"]  # noqa: Y015
     _WhichOneofArgType__connect_timeout_seconds: _TypeAlias = _typing.Literal["_connect_timeout_seconds", b"_connect_timeout_seconds"]  # noqa: Y015

@@ -109,7 +109,7 @@ class RunRequest(_message.Message):
     wait_seconds: _builtins.float
     """How long this call waits for the end; 0: only start."""
     durable: _builtins.bool
-    """Keep it on the host, so that it survives the link and the daemon."""
+    """Keep it on the host: outlives link and daemon."""
     max_output_chars: _builtins.int
     """Size of the answer in characters, both streams together."""
     request_id: _builtins.str
@@ -350,6 +350,7 @@ class Job(_message.Message):
     STARTED_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Handle."""
     target: _builtins.str
@@ -366,6 +367,8 @@ class Job(_message.Message):
     """Time since the start, or until the end."""
     client: _builtins.str
     """Client that started it."""
+    session_id: _builtins.str
+    """Session it runs in."""
     def __init__(
         self,
         *,
@@ -377,14 +380,20 @@ class Job(_message.Message):
         started: _builtins.str = ...,
         duration_ms: _builtins.int = ...,
         client: _builtins.str = ...,
+        session_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_session_id", b"_session_id", "exit_code", b"exit_code", "session_id", b"session_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "client", b"client", "command", b"command", "duration_ms", b"duration_ms", "exit_code", b"exit_code", "job_id", b"job_id", "started", b"started", "status", b"status", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_session_id", b"_session_id", "client", b"client", "command", b"command", "duration_ms", b"duration_ms", "exit_code", b"exit_code", "job_id", b"job_id", "session_id", b"session_id", "started", b"started", "status", b"status", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    _WhichOneofReturnType__session_id: _TypeAlias = _typing.Literal["session_id"]  # noqa: Y015
+    _WhichOneofArgType__session_id: _TypeAlias = _typing.Literal["_session_id", b"_session_id"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__session_id) -> _WhichOneofReturnType__session_id | None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
 
@@ -1005,10 +1014,10 @@ class WaitRequest(_message.Message):
     ANY_OF_FIELD_NUMBER: _builtins.int
     WAIT_SECONDS_FIELD_NUMBER: _builtins.int
     wait_seconds: _builtins.float
-    """How long to wait."""
+    """At most."""
     @_builtins.property
     def any_of(self) -> _containers.RepeatedCompositeFieldContainer[Global___WaitFor]:
-        """The first of these ends the wait."""
+        """One thing each."""
 
     def __init__(
         self,
@@ -1067,24 +1076,39 @@ class WaitState(_message.Message):
     WHAT_FIELD_NUMBER: _builtins.int
     CAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
     what: _builtins.str
     """The thing as it was named."""
     came: _builtins.bool
     """It came."""
     state: _builtins.str
     """How it stands."""
+    detail: _builtins.str
+    """More about it, such as the text that matched or why a host is down."""
+    exit_code: _builtins.int
+    """Of a job or session that ended by itself."""
     def __init__(
         self,
         *,
         what: _builtins.str = ...,
         came: _builtins.bool = ...,
         state: _builtins.str = ...,
+        detail: _builtins.str | None = ...,
+        exit_code: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_detail", b"_detail", "_exit_code", b"_exit_code", "detail", b"detail", "exit_code", b"exit_code"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["came", b"came", "state", b"state", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_detail", b"_detail", "_exit_code", b"_exit_code", "came", b"came", "detail", b"detail", "exit_code", b"exit_code", "state", b"state", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__detail: _TypeAlias = _typing.Literal["detail"]  # noqa: Y015
+    _WhichOneofArgType__detail: _TypeAlias = _typing.Literal["_detail", b"_detail"]  # noqa: Y015
+    _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
+    _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__detail) -> _WhichOneofReturnType__detail | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
 
 Global___WaitState: _TypeAlias = WaitState  # noqa: Y015
 
@@ -1096,22 +1120,37 @@ class WaitResult(_message.Message):
 
     FIRST_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     first: _builtins.str
     """The one that came first; empty when none did."""
+    index: _builtins.int
+    """The place in any_of, from 0, of the one that came first."""
+    note: _builtins.str
+    """What else must be known, such as that none can come any more."""
     @_builtins.property
     def states(self) -> _containers.RepeatedCompositeFieldContainer[Global___WaitState]:
-        """All of them."""
+        """All of them, in the order of any_of."""
 
     def __init__(
         self,
         *,
         first: _builtins.str = ...,
         states: _abc.Iterable[Global___WaitState] | None = ...,
+        index: _builtins.int | None = ...,
+        note: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_index", b"_index", "_note", b"_note", "index", b"index", "note", b"note"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_index", b"_index", "_note", b"_note", "first", b"first", "index", b"index", "note", b"note", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__index: _TypeAlias = _typing.Literal["index"]  # noqa: Y015
+    _WhichOneofArgType__index: _TypeAlias = _typing.Literal["_index", b"_index"]  # noqa: Y015
+    _WhichOneofReturnType__note: _TypeAlias = _typing.Literal["note"]  # noqa: Y015
+    _WhichOneofArgType__note: _TypeAlias = _typing.Literal["_note", b"_note"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__index) -> _WhichOneofReturnType__index | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__note) -> _WhichOneofReturnType__note | None: ...
 
 Global___WaitResult: _TypeAlias = WaitResult  # noqa: Y015

@@ -120,7 +120,7 @@ class ExecServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Wait(self, request, context):
-        """Wait for the first of several things: a job's end, a pattern in a session, a port, a forward, a host.
+        """Wait for the first: job ends; session prints, matches until, is quiet, exited; port opens; target or forward is state up/down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

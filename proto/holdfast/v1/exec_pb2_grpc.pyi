@@ -33,7 +33,7 @@ class ExecServiceStub:
     StopJob: _aio.UnaryUnaryMultiCallable[_exec_pb2.StopJobRequest, _exec_pb2.StopJobResponse]
     """Stop a job: signal its process group on the host and wait for the end."""
     Wait: _aio.UnaryStreamMultiCallable[_exec_pb2.WaitRequest, _exec_pb2.WaitResponse]
-    """Wait for the first of several things: a job's end, a pattern in a session, a port, a forward, a host."""
+    """Wait for the first: job ends; session prints, matches until, is quiet, exited; port opens; target or forward is state up/down."""
 
 class ExecServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs commands and keeps what they print."""
@@ -94,6 +94,6 @@ class ExecServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _exec_pb2.WaitRequest,
         context: _aio.ServicerContext[_exec_pb2.WaitRequest, _abc.AsyncIterator[_exec_pb2.WaitResponse]],
     ) -> _abc.AsyncIterator[_exec_pb2.WaitResponse]:
-        """Wait for the first of several things: a job's end, a pattern in a session, a port, a forward, a host."""
+        """Wait for the first: job ends; session prints, matches until, is quiet, exited; port opens; target or forward is state up/down."""
 
 def add_ExecServiceServicer_to_server(servicer: ExecServiceServicer, server: _aio.Server) -> None: ...

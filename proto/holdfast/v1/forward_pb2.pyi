@@ -71,6 +71,7 @@ class Forward(_message.Message):
     SERVED_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
+    TERMINATION_REASON_FIELD_NUMBER: _builtins.int
     forward_id: _builtins.str
     """Handle; works from every client."""
     name: _builtins.str
@@ -107,6 +108,8 @@ class Forward(_message.Message):
     """Connections that came to nothing."""
     last_error: _builtins.str
     """Why the last one came to nothing, as the host says; left out: it did not."""
+    termination_reason: _builtins.str
+    """Why it ended, and who asked for it; left out: it runs."""
     def __init__(
         self,
         *,
@@ -128,14 +131,20 @@ class Forward(_message.Message):
         served: _builtins.int = ...,
         refused: _builtins.int = ...,
         last_error: _builtins.str | None = ...,
+        termination_reason: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "last_error", b"last_error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "_termination_reason", b"_termination_reason", "last_error", b"last_error", "termination_reason", b"termination_reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "client", b"client", "connect", b"connect", "connections", b"connections", "direction", b"direction", "durable", b"durable", "forward_id", b"forward_id", "last_error", b"last_error", "listen", b"listen", "name", b"name", "refused", b"refused", "reused", b"reused", "running", b"running", "served", b"served", "state", b"state", "target", b"target", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "_termination_reason", b"_termination_reason", "bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "client", b"client", "connect", b"connect", "connections", b"connections", "direction", b"direction", "durable", b"durable", "forward_id", b"forward_id", "last_error", b"last_error", "listen", b"listen", "name", b"name", "refused", b"refused", "reused", b"reused", "running", b"running", "served", b"served", "state", b"state", "target", b"target", "termination_reason", b"termination_reason", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__last_error: _TypeAlias = _typing.Literal["last_error"]  # noqa: Y015
     _WhichOneofArgType__last_error: _TypeAlias = _typing.Literal["_last_error", b"_last_error"]  # noqa: Y015
+    _WhichOneofReturnType__termination_reason: _TypeAlias = _typing.Literal["termination_reason"]  # noqa: Y015
+    _WhichOneofArgType__termination_reason: _TypeAlias = _typing.Literal["_termination_reason", b"_termination_reason"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_error) -> _WhichOneofReturnType__last_error | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__termination_reason) -> _WhichOneofReturnType__termination_reason | None: ...
 
 Global___Forward: _TypeAlias = Forward  # noqa: Y015
 
@@ -232,6 +241,7 @@ class OpenForwardResponse(_message.Message):
     SERVED_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
+    TERMINATION_REASON_FIELD_NUMBER: _builtins.int
     forward_id: _builtins.str
     """Handle; works from every client."""
     name: _builtins.str
@@ -268,6 +278,8 @@ class OpenForwardResponse(_message.Message):
     """Connections that came to nothing."""
     last_error: _builtins.str
     """Why the last one came to nothing, as the host says; left out: it did not."""
+    termination_reason: _builtins.str
+    """Why it ended, and who asked for it; left out: it runs."""
     def __init__(
         self,
         *,
@@ -289,14 +301,20 @@ class OpenForwardResponse(_message.Message):
         served: _builtins.int = ...,
         refused: _builtins.int = ...,
         last_error: _builtins.str | None = ...,
+        termination_reason: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "last_error", b"last_error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "_termination_reason", b"_termination_reason", "last_error", b"last_error", "termination_reason", b"termination_reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "client", b"client", "connect", b"connect", "connections", b"connections", "direction", b"direction", "durable", b"durable", "forward_id", b"forward_id", "last_error", b"last_error", "listen", b"listen", "name", b"name", "refused", b"refused", "reused", b"reused", "running", b"running", "served", b"served", "state", b"state", "target", b"target", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "_termination_reason", b"_termination_reason", "bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "client", b"client", "connect", b"connect", "connections", b"connections", "direction", b"direction", "durable", b"durable", "forward_id", b"forward_id", "last_error", b"last_error", "listen", b"listen", "name", b"name", "refused", b"refused", "reused", b"reused", "running", b"running", "served", b"served", "state", b"state", "target", b"target", "termination_reason", b"termination_reason", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__last_error: _TypeAlias = _typing.Literal["last_error"]  # noqa: Y015
     _WhichOneofArgType__last_error: _TypeAlias = _typing.Literal["_last_error", b"_last_error"]  # noqa: Y015
+    _WhichOneofReturnType__termination_reason: _TypeAlias = _typing.Literal["termination_reason"]  # noqa: Y015
+    _WhichOneofArgType__termination_reason: _TypeAlias = _typing.Literal["_termination_reason", b"_termination_reason"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_error) -> _WhichOneofReturnType__last_error | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__termination_reason) -> _WhichOneofReturnType__termination_reason | None: ...
 
 Global___OpenForwardResponse: _TypeAlias = OpenForwardResponse  # noqa: Y015
 
@@ -400,7 +418,11 @@ class CloseForwardResponse(_message.Message):
     SERVED_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
+    TERMINATION_REASON_FIELD_NUMBER: _builtins.int
     WAS_RUNNING_FIELD_NUMBER: _builtins.int
+    TERMINATION_SIGNAL_FIELD_NUMBER: _builtins.int
+    FORCED_KILL_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_ENDED_FIELD_NUMBER: _builtins.int
     forward_id: _builtins.str
     """Handle; works from every client."""
     name: _builtins.str
@@ -437,8 +459,16 @@ class CloseForwardResponse(_message.Message):
     """Connections that came to nothing."""
     last_error: _builtins.str
     """Why the last one came to nothing, as the host says; left out: it did not."""
+    termination_reason: _builtins.str
+    """Why it ended, and who asked for it; left out: it runs."""
     was_running: _builtins.bool
     """It was running."""
+    termination_signal: _builtins.str
+    """Always empty: a forward is no process that is signalled."""
+    forced_kill: _builtins.bool
+    """Connections through it were broken off."""
+    connections_ended: _builtins.int
+    """How many were."""
     def __init__(
         self,
         *,
@@ -460,14 +490,23 @@ class CloseForwardResponse(_message.Message):
         served: _builtins.int = ...,
         refused: _builtins.int = ...,
         last_error: _builtins.str | None = ...,
+        termination_reason: _builtins.str | None = ...,
         was_running: _builtins.bool = ...,
+        termination_signal: _builtins.str = ...,
+        forced_kill: _builtins.bool = ...,
+        connections_ended: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "last_error", b"last_error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "_termination_reason", b"_termination_reason", "last_error", b"last_error", "termination_reason", b"termination_reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "client", b"client", "connect", b"connect", "connections", b"connections", "direction", b"direction", "durable", b"durable", "forward_id", b"forward_id", "last_error", b"last_error", "listen", b"listen", "name", b"name", "refused", b"refused", "reused", b"reused", "running", b"running", "served", b"served", "state", b"state", "target", b"target", "uptime_seconds", b"uptime_seconds", "was_running", b"was_running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "_termination_reason", b"_termination_reason", "bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "client", b"client", "connect", b"connect", "connections", b"connections", "connections_ended", b"connections_ended", "direction", b"direction", "durable", b"durable", "forced_kill", b"forced_kill", "forward_id", b"forward_id", "last_error", b"last_error", "listen", b"listen", "name", b"name", "refused", b"refused", "reused", b"reused", "running", b"running", "served", b"served", "state", b"state", "target", b"target", "termination_reason", b"termination_reason", "termination_signal", b"termination_signal", "uptime_seconds", b"uptime_seconds", "was_running", b"was_running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__last_error: _TypeAlias = _typing.Literal["last_error"]  # noqa: Y015
     _WhichOneofArgType__last_error: _TypeAlias = _typing.Literal["_last_error", b"_last_error"]  # noqa: Y015
+    _WhichOneofReturnType__termination_reason: _TypeAlias = _typing.Literal["termination_reason"]  # noqa: Y015
+    _WhichOneofArgType__termination_reason: _TypeAlias = _typing.Literal["_termination_reason", b"_termination_reason"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_error) -> _WhichOneofReturnType__last_error | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__termination_reason) -> _WhichOneofReturnType__termination_reason | None: ...
 
 Global___CloseForwardResponse: _TypeAlias = CloseForwardResponse  # noqa: Y015

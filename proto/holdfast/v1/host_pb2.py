@@ -26,7 +26,7 @@ from holdfast.v1 import common_pb2 as holdfast_dot_v1_dot_common__pb2
 from holdfast.v1 import options_pb2 as holdfast_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16holdfast/v1/host.proto\x12\x0bholdfast.v1\x1a\x18holdfast/v1/common.proto\x1a\x19holdfast/v1/options.proto\".\n\x10ListHostsRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\x0b\n\x03tag\x18\x02 \x01(\t\"\xe2\x01\n\x04Host\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0c\n\x04tags\x18\x03 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x11\n\tconnected\x18\x05 \x01(\x08\x12\x10\n\x08sessions\x18\x06 \x01(\r\x12\x10\n\x08\x66orwards\x18\x07 \x01(\r\x12\x12\n\x05state\x18\x08 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05since\x18\t \x01(\tH\x01\x88\x01\x01\x12\x17\n\nlast_error\x18\n \x01(\tH\x02\x88\x01\x01\x42\x08\n\x06_stateB\x08\n\x06_sinceB\r\n\x0b_last_error\"5\n\x11ListHostsResponse\x12 \n\x05hosts\x18\x01 \x03(\x0b\x32\x11.holdfast.v1.Host\"V\n\x0e\x43onnectRequest\x12\x16\n\x06target\x18\x01 \x01(\tB\x06\x8a\xe7\x18\x02\x08\x01\x12,\n\x07\x63onnect\x18\x02 \x01(\x0b\x32\x1b.holdfast.v1.ConnectOptions\"\xae\x01\n\x0f\x43onnectResponse\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x0e\n\x06reused\x18\x03 \x01(\x08\x12\x0e\n\x06rtt_ms\x18\x04 \x01(\x01\x12\x16\n\x0eserver_version\x18\x05 \x01(\t\x12\x1c\n\x14host_key_fingerprint\x18\x06 \x01(\t\x12\x13\n\x0b\x61uth_method\x18\x07 \x01(\t\x12\r\n\x05notes\x18\x08 \x03(\t\":\n\x11\x44isconnectRequest\x12\x16\n\x06target\x18\x01 \x01(\tB\x06\x8a\xe7\x18\x02\x08\x01\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"h\n\x12\x44isconnectResponse\x12\x0e\n\x06\x63losed\x18\x01 \x01(\x08\x12\x16\n\x0esessions_ended\x18\x02 \x01(\r\x12\x16\n\x0e\x66orwards_ended\x18\x03 \x01(\r\x12\x12\n\njobs_ended\x18\x04 \x01(\r2\xb1\x03\n\x0bHostService\x12x\n\tListHosts\x12\x1d.holdfast.v1.ListHostsRequest\x1a\x1e.holdfast.v1.ListHostsResponse\",\x8a\xe7\x18\"\n\tssh_hosts\x12\nList hosts\x1a\x05hosts \x01\x30\x01\x92\xe7\x18\x02\x08\x01\x12\x8b\x01\n\x07\x43onnect\x12\x1b.holdfast.v1.ConnectRequest\x1a\x1c.holdfast.v1.ConnectResponse\"E\x8a\xe7\x18+\n\x0bssh_connect\x12\x11\x43onnect to a host\x1a\x05hosts0\x01\x38\x01\x92\xe7\x18\x12\x08\x03\x12\x0essh_connection\x12\x99\x01\n\nDisconnect\x12\x1e.holdfast.v1.DisconnectRequest\x1a\x1f.holdfast.v1.DisconnectResponse\"J\x8a\xe7\x18\x30\n\x0essh_disconnect\x12\x11\x44isconnect a host\x1a\x05hosts(\x01\x30\x01\x38\x01\x92\xe7\x18\x12\x08\x06\x12\x0essh_connectionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16holdfast/v1/host.proto\x12\x0bholdfast.v1\x1a\x18holdfast/v1/common.proto\x1a\x19holdfast/v1/options.proto\".\n\x10ListHostsRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\x0b\n\x03tag\x18\x02 \x01(\t\"\xe2\x01\n\x04Host\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0c\n\x04tags\x18\x03 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x11\n\tconnected\x18\x05 \x01(\x08\x12\x10\n\x08sessions\x18\x06 \x01(\r\x12\x10\n\x08\x66orwards\x18\x07 \x01(\r\x12\x12\n\x05state\x18\x08 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05since\x18\t \x01(\tH\x01\x88\x01\x01\x12\x17\n\nlast_error\x18\n \x01(\tH\x02\x88\x01\x01\x42\x08\n\x06_stateB\x08\n\x06_sinceB\r\n\x0b_last_error\"D\n\x11ListHostsResponse\x12 \n\x05hosts\x18\x01 \x03(\x0b\x32\x11.holdfast.v1.Host\x12\r\n\x05notes\x18\x02 \x03(\t\"V\n\x0e\x43onnectRequest\x12\x16\n\x06target\x18\x01 \x01(\tB\x06\x8a\xe7\x18\x02\x08\x01\x12,\n\x07\x63onnect\x18\x02 \x01(\x0b\x32\x1b.holdfast.v1.ConnectOptions\"\xae\x01\n\x0f\x43onnectResponse\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x0e\n\x06reused\x18\x03 \x01(\x08\x12\x0e\n\x06rtt_ms\x18\x04 \x01(\x01\x12\x16\n\x0eserver_version\x18\x05 \x01(\t\x12\x1c\n\x14host_key_fingerprint\x18\x06 \x01(\t\x12\x13\n\x0b\x61uth_method\x18\x07 \x01(\t\x12\r\n\x05notes\x18\x08 \x03(\t\":\n\x11\x44isconnectRequest\x12\x16\n\x06target\x18\x01 \x01(\tB\x06\x8a\xe7\x18\x02\x08\x01\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"h\n\x12\x44isconnectResponse\x12\x0e\n\x06\x63losed\x18\x01 \x01(\x08\x12\x16\n\x0esessions_ended\x18\x02 \x01(\r\x12\x16\n\x0e\x66orwards_ended\x18\x03 \x01(\r\x12\x12\n\njobs_ended\x18\x04 \x01(\r2\xb1\x03\n\x0bHostService\x12x\n\tListHosts\x12\x1d.holdfast.v1.ListHostsRequest\x1a\x1e.holdfast.v1.ListHostsResponse\",\x8a\xe7\x18\"\n\tssh_hosts\x12\nList hosts\x1a\x05hosts \x01\x30\x01\x92\xe7\x18\x02\x08\x01\x12\x8b\x01\n\x07\x43onnect\x12\x1b.holdfast.v1.ConnectRequest\x1a\x1c.holdfast.v1.ConnectResponse\"E\x8a\xe7\x18+\n\x0bssh_connect\x12\x11\x43onnect to a host\x1a\x05hosts0\x01\x38\x01\x92\xe7\x18\x12\x08\x03\x12\x0essh_connection\x12\x99\x01\n\nDisconnect\x12\x1e.holdfast.v1.DisconnectRequest\x1a\x1f.holdfast.v1.DisconnectResponse\"J\x8a\xe7\x18\x30\n\x0essh_disconnect\x12\x11\x44isconnect a host\x1a\x05hosts(\x01\x30\x01\x38\x01\x92\xe7\x18\x12\x08\x06\x12\x0essh_connectionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,15 +48,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HOST']._serialized_start=141
   _globals['_HOST']._serialized_end=367
   _globals['_LISTHOSTSRESPONSE']._serialized_start=369
-  _globals['_LISTHOSTSRESPONSE']._serialized_end=422
-  _globals['_CONNECTREQUEST']._serialized_start=424
-  _globals['_CONNECTREQUEST']._serialized_end=510
-  _globals['_CONNECTRESPONSE']._serialized_start=513
-  _globals['_CONNECTRESPONSE']._serialized_end=687
-  _globals['_DISCONNECTREQUEST']._serialized_start=689
-  _globals['_DISCONNECTREQUEST']._serialized_end=747
-  _globals['_DISCONNECTRESPONSE']._serialized_start=749
-  _globals['_DISCONNECTRESPONSE']._serialized_end=853
-  _globals['_HOSTSERVICE']._serialized_start=856
-  _globals['_HOSTSERVICE']._serialized_end=1289
+  _globals['_LISTHOSTSRESPONSE']._serialized_end=437
+  _globals['_CONNECTREQUEST']._serialized_start=439
+  _globals['_CONNECTREQUEST']._serialized_end=525
+  _globals['_CONNECTRESPONSE']._serialized_start=528
+  _globals['_CONNECTRESPONSE']._serialized_end=702
+  _globals['_DISCONNECTREQUEST']._serialized_start=704
+  _globals['_DISCONNECTREQUEST']._serialized_end=762
+  _globals['_DISCONNECTRESPONSE']._serialized_start=764
+  _globals['_DISCONNECTRESPONSE']._serialized_end=868
+  _globals['_HOSTSERVICE']._serialized_start=871
+  _globals['_HOSTSERVICE']._serialized_end=1304
 # @@protoc_insertion_point(module_scope)

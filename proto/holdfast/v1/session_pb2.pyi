@@ -84,7 +84,7 @@ class _SessionViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionVi
     SESSION_VIEW_TEXT: _SessionView.ValueType  # 1
     """Output as lines, without escapes."""
     SESSION_VIEW_RAW: _SessionView.ValueType  # 2
-    """Output with its escapes."""
+    """Output byte by byte, with its escapes."""
     SESSION_VIEW_SCREEN: _SessionView.ValueType  # 3
     """The terminal's screen as it stands."""
 
@@ -96,7 +96,7 @@ SESSION_VIEW_UNSPECIFIED: SessionView.ValueType  # 0
 SESSION_VIEW_TEXT: SessionView.ValueType  # 1
 """Output as lines, without escapes."""
 SESSION_VIEW_RAW: SessionView.ValueType  # 2
-"""Output with its escapes."""
+"""Output byte by byte, with its escapes."""
 SESSION_VIEW_SCREEN: SessionView.ValueType  # 3
 """The terminal's screen as it stands."""
 Global___SessionView: _TypeAlias = SessionView  # noqa: Y015
@@ -1012,6 +1012,7 @@ class SessionReadResult(_message.Message):
     MATCHED_FIELD_NUMBER: _builtins.int
     NEXT_OFFSET_FIELD_NUMBER: _builtins.int
     EARLIEST_OFFSET_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Handle; works from every client."""
     session_name: _builtins.str
@@ -1048,6 +1049,8 @@ class SessionReadResult(_message.Message):
     """Where to read on."""
     earliest_offset: _builtins.int
     """Output before this position was discarded."""
+    encoding: _builtins.str
+    """How raw output is written: utf-8, or base64 where it is none."""
     @_builtins.property
     def holder(self) -> Global___Holder:
         """Who is writing to it now."""
@@ -1084,11 +1087,14 @@ class SessionReadResult(_message.Message):
         matched: _builtins.bool | None = ...,
         next_offset: _builtins.int = ...,
         earliest_offset: _builtins.int = ...,
+        encoding: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_matched", b"_matched", "_signal", b"_signal", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "matched", b"matched", "observer", b"observer", "signal", b"signal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_encoding", b"_encoding", "_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_matched", b"_matched", "_signal", b"_signal", "encoding", b"encoding", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "matched", b"matched", "observer", b"observer", "signal", b"signal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_matched", b"_matched", "_signal", b"_signal", "clients", b"clients", "durability", b"durability", "earliest_offset", b"earliest_offset", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "idle_seconds", b"idle_seconds", "matched", b"matched", "next_offset", b"next_offset", "observer", b"observer", "output", b"output", "pending_output_chars", b"pending_output_chars", "running", b"running", "session_id", b"session_id", "session_name", b"session_name", "signal", b"signal", "target", b"target", "transcript_path", b"transcript_path", "transcript_size_bytes", b"transcript_size_bytes", "truncated", b"truncated", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_encoding", b"_encoding", "_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_matched", b"_matched", "_signal", b"_signal", "clients", b"clients", "durability", b"durability", "earliest_offset", b"earliest_offset", "encoding", b"encoding", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "idle_seconds", b"idle_seconds", "matched", b"matched", "next_offset", b"next_offset", "observer", b"observer", "output", b"output", "pending_output_chars", b"pending_output_chars", "running", b"running", "session_id", b"session_id", "session_name", b"session_name", "signal", b"signal", "target", b"target", "transcript_path", b"transcript_path", "transcript_size_bytes", b"transcript_size_bytes", "truncated", b"truncated", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__encoding: _TypeAlias = _typing.Literal["encoding"]  # noqa: Y015
+    _WhichOneofArgType__encoding: _TypeAlias = _typing.Literal["_encoding", b"_encoding"]  # noqa: Y015
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
     _WhichOneofReturnType__exit_reason: _TypeAlias = _typing.Literal["exit_reason"]  # noqa: Y015
@@ -1099,6 +1105,8 @@ class SessionReadResult(_message.Message):
     _WhichOneofArgType__matched: _TypeAlias = _typing.Literal["_matched", b"_matched"]  # noqa: Y015
     _WhichOneofReturnType__signal: _TypeAlias = _typing.Literal["signal"]  # noqa: Y015
     _WhichOneofArgType__signal: _TypeAlias = _typing.Literal["_signal", b"_signal"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__encoding) -> _WhichOneofReturnType__encoding | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
     @_typing.overload

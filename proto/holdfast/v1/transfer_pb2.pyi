@@ -104,6 +104,9 @@ class CopyFilesResponse(_message.Message):
 
     PROGRESS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The first frame: handle of the copy's job, which goes on when the caller leaves."""
     @_builtins.property
     def progress(self) -> _common_pb2.Progress:
         """Bytes so far, about once a second."""
@@ -117,12 +120,13 @@ class CopyFilesResponse(_message.Message):
         *,
         progress: _common_pb2.Progress | None = ...,
         result: Global___CopyResult | None = ...,
+        job_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "job_id", b"job_id", "progress", b"progress", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "job_id", b"job_id", "progress", b"progress", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "result"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "result", "job_id"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -141,6 +145,7 @@ class CopyResult(_message.Message):
     DURATION_MS_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     status: _common_pb2.ExecStatus.ValueType
     """How it stands."""
     files: _builtins.int
@@ -155,6 +160,8 @@ class CopyResult(_message.Message):
     """Of the file, when it is one."""
     job_id: _builtins.str
     """Handle for ssh_job_read and ssh_job_stop."""
+    note: _builtins.str
+    """What else must be known."""
     def __init__(
         self,
         *,
@@ -165,13 +172,19 @@ class CopyResult(_message.Message):
         duration_ms: _builtins.int = ...,
         sha256: _builtins.str | None = ...,
         job_id: _builtins.str = ...,
+        note: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_sha256", b"_sha256", "sha256", b"sha256"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_note", b"_note", "_sha256", b"_sha256", "note", b"note", "sha256", b"sha256"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sha256", b"_sha256", "bytes_transferred", b"bytes_transferred", "duration_ms", b"duration_ms", "files", b"files", "job_id", b"job_id", "sha256", b"sha256", "skipped", b"skipped", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_note", b"_note", "_sha256", b"_sha256", "bytes_transferred", b"bytes_transferred", "duration_ms", b"duration_ms", "files", b"files", "job_id", b"job_id", "note", b"note", "sha256", b"sha256", "skipped", b"skipped", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__note: _TypeAlias = _typing.Literal["note"]  # noqa: Y015
+    _WhichOneofArgType__note: _TypeAlias = _typing.Literal["_note", b"_note"]  # noqa: Y015
     _WhichOneofReturnType__sha256: _TypeAlias = _typing.Literal["sha256"]  # noqa: Y015
     _WhichOneofArgType__sha256: _TypeAlias = _typing.Literal["_sha256", b"_sha256"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__note) -> _WhichOneofReturnType__note | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sha256) -> _WhichOneofReturnType__sha256 | None: ...
 
 Global___CopyResult: _TypeAlias = CopyResult  # noqa: Y015
@@ -285,6 +298,8 @@ class SyncResult(_message.Message):
     UPDATED_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    CHANGES_MORE_FIELD_NUMBER: _builtins.int
     status: _common_pb2.ExecStatus.ValueType
     """How it stands."""
     files: _builtins.int
@@ -305,9 +320,13 @@ class SyncResult(_message.Message):
     """Files changed."""
     deleted: _builtins.int
     """Files deleted."""
+    note: _builtins.str
+    """What else must be known."""
+    changes_more: _builtins.int
+    """Changes beyond those listed."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What changed, or would change, one line each."""
+        """What changed, or would change, one line each: the first of them, the job's output has all."""
 
     def __init__(
         self,
@@ -323,13 +342,20 @@ class SyncResult(_message.Message):
         updated: _builtins.int = ...,
         deleted: _builtins.int = ...,
         changes: _abc.Iterable[_builtins.str] | None = ...,
+        note: _builtins.str | None = ...,
+        changes_more: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_sha256", b"_sha256", "sha256", b"sha256"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_note", b"_note", "_sha256", b"_sha256", "note", b"note", "sha256", b"sha256"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sha256", b"_sha256", "bytes_transferred", b"bytes_transferred", "changes", b"changes", "created", b"created", "deleted", b"deleted", "duration_ms", b"duration_ms", "files", b"files", "job_id", b"job_id", "sha256", b"sha256", "skipped", b"skipped", "status", b"status", "updated", b"updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_note", b"_note", "_sha256", b"_sha256", "bytes_transferred", b"bytes_transferred", "changes", b"changes", "changes_more", b"changes_more", "created", b"created", "deleted", b"deleted", "duration_ms", b"duration_ms", "files", b"files", "job_id", b"job_id", "note", b"note", "sha256", b"sha256", "skipped", b"skipped", "status", b"status", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__note: _TypeAlias = _typing.Literal["note"]  # noqa: Y015
+    _WhichOneofArgType__note: _TypeAlias = _typing.Literal["_note", b"_note"]  # noqa: Y015
     _WhichOneofReturnType__sha256: _TypeAlias = _typing.Literal["sha256"]  # noqa: Y015
     _WhichOneofArgType__sha256: _TypeAlias = _typing.Literal["_sha256", b"_sha256"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__note) -> _WhichOneofReturnType__note | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sha256) -> _WhichOneofReturnType__sha256 | None: ...
 
 Global___SyncResult: _TypeAlias = SyncResult  # noqa: Y015
