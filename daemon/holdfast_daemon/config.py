@@ -84,6 +84,7 @@ class Config:
         allowed_hosts: Names and patterns; empty: every host.
         log_level: debug, info, warning or error.
         forward_wildcard: Forwards may listen on every address of a machine.
+        local_roots: What transfers may use of this machine beside a client's project.
         defaults: What calls take that say nothing themselves.
         limits: The limits in force.
         hosts: Host entries by name, in the order of the file.
@@ -94,6 +95,7 @@ class Config:
     allowed_hosts: tuple[str, ...] = ()
     log_level: str = "info"
     forward_wildcard: bool = False
+    local_roots: tuple[str, ...] = ()
     defaults: Defaults = field(default_factory=Defaults)
     limits: Limits = field(default_factory=Limits)
     hosts: Mapping[str, HostEntry] = field(default_factory=_no_hosts)

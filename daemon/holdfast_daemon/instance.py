@@ -155,13 +155,17 @@ class Instance:
         return self._bound
 
     def _free_name(self) -> Path:
-        """Never longer than the system allows: the final name may use the last byte."""
+        """Never longer than the system allows: the final name may use the last byte.
+
+        Nor ever the final name itself, which a short one could be by chance: what is
+        renamed to where it is already would be taken for left over, and removed.
+        """
         directory = self._socket.parent
         room = SOCKET_PATH_BYTES - len(os.fsencode(directory)) - 1
         while True:
             end = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM))
             path = directory / (_PREFIX + end)[-room:]
-            if not os.path.lexists(path):
+            if path != self._socket and not os.path.lexists(path):
                 return path
 
     def publish(self) -> None:

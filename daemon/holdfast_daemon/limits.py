@@ -65,6 +65,42 @@ class Limits:
     file_answer_bytes: int = _limit(
         4 * MIB, "bytes", 64 * KIB, 64 * MIB, "a host's longer list is cut off there"
     )
+    # sync
+    sync_idle_seconds: float = _limit(
+        120.0, "s", 5, DAY, "a sync that moves no byte for so long is ended"
+    )
+    sync_entries: int = _limit(
+        500_000, "names", 100, 10_000_000, "without rsync each costs memory here"
+    )
+    sync_changes: int = _limit(
+        200, "lines", 1, 5000, "a result a model can read; the job's output has all"
+    )
+    # copy
+    copies_running: int = _limit(
+        4, "copies", 1, 100, "more wait for their turn: disks and links are shared"
+    )
+    copy_parallel: int = _limit(
+        3, "channels", 1, 16, "files of one copy that move at once"
+    )
+    copy_bytes_per_second: int = _limit(
+        0, "bytes", 0, 1024 * GIB, "of all copies together; 0: as fast as it goes"
+    )
+    copy_idle_seconds: float = _limit(
+        60.0, "s", 1, DAY, "a channel that moves nothing for so long is tried again"
+    )
+    copy_patience_seconds: float = _limit(
+        300.0, "s", 0, DAY, "a copy waits so long for a host that went away"
+    )
+    copy_resume_seconds: float = _limit(
+        DAY,
+        "s",
+        0,
+        30 * DAY,
+        "the same for what a new daemon goes on with, syncs too",
+    )
+    copy_names: int = _limit(
+        200_000, "names", 100, 5_000_000, "a tree with more is for ssh_sync"
+    )
     # exec
     command_timeout_seconds: float = _limit(
         HOUR, "s", 0, 365 * DAY, "hard limit of a command that names none; 0 is none"
@@ -289,6 +325,12 @@ class Limits:
     )
     session_write_seconds: float = _limit(
         1.0, "s", 0, 50, "what keys bring about is waited for so long"
+    )
+    wait_things: int = _limit(
+        32, "things", 1, 1000, "that one call waits for; each keeps a task busy"
+    )
+    wait_poll_seconds: float = _limit(
+        0.5, "s", 0.05, 30, "a port that is shut is tried again after so long"
     )
     # forwards
     forwards_total: int = _limit(

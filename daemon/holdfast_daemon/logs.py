@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import traceback
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
@@ -46,6 +47,20 @@ _OWN = frozenset(logging.makeLogRecord({}).__dict__) | {
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _PLAIN = re.compile(r"""[^\s"'=\\]+""")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+# What the work of this task, and of those it starts, is about.
+_about: ContextVar[dict[str, str]] = ContextVar("about")
+
+
+def about(**fields: str) -> None:
+    """Say what this task's records are about, such as host, session and client."""
+    _about.set({name: value for name, value in fields.items() if value})
+
+
+def also_about(**fields: str) -> None:
+    """Say more of what this task's records are about, now that it is known."""
+    about(**{**_about.get({}), **fields})
 
 
 def logger(name: str) -> logging.Logger:
@@ -87,7 +102,7 @@ class _Root(logging.Handler):
         copy.thread, copy.threadName = record.thread, record.threadName
         copy.exc_text = self._text(_trace(record)) or None
         fields: dict[str, str] = {}
-        for name, value in record.__dict__.items():
+        for name, value in {**_about.get({}), **record.__dict__}.items():
             if name not in _OWN and _NAME.fullmatch(name) and value not in (None, ""):
                 # with its name, so that password=… is seen as what it is
                 pair = self._redactor.clean(f"{name}={_shown(value)}")

@@ -49,6 +49,11 @@ class Places:
         return self.state / "forwards.json"
 
     @property
+    def signature(self) -> Path:
+        """What tells this daemon's parts of copies from another's."""
+        return self.state / "copies.id"
+
+    @property
     def jobs(self) -> Path:
         """Results and output of jobs."""
         return self.state / "jobs"

@@ -245,6 +245,7 @@ ROOT: Mapping[str, Check] = {
     "allowed_hosts": _hosts_allowed,
     "log_level": _one_of(*LOG_LEVELS),
     "forward_wildcard": _boolean,
+    "local_roots": _list(_path),
 }
 TABLES = ("defaults", "limits", "hosts")
 

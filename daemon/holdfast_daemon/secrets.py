@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hmac
 import json
-import re
 import shlex
 from collections import Counter
 from typing import NoReturn, Self
 from urllib.parse import quote
 
+from holdfast_daemon import suspects
+from holdfast_daemon.suspects import REDACTED
+
 HIDDEN = "[secret]"
-REDACTED = "[redacted]"
 
 # Shorter ones would blank out half of every text without hiding anything.
 _SHORTEST = 4
@@ -68,22 +69,6 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-# What looks like a secret although nobody told us. Each starts at a fixed word and none
-# can backtrack over more than it consumes, so a long hostile text costs linear time.
-_PEM = re.compile(
-    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
-    r".*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z)",
-    re.DOTALL,
-)
-_TOKEN = re.compile(r"\btok_[A-Za-z0-9_-]{4,}")
-_BEARER = re.compile(r"(?i)(\bbearer\s{1,8})(?!\[redacted\])[A-Za-z0-9._~+/=-]{6,}")
-_VALUE = r"""(?!\[(?:secret|redacted)\])(?:"[^"]*"|'[^']*'|[^\s,;&"')}\]]+)"""
-_WORD = r"(?:password|passwd|passphrase|secret|token|api[_-]?key|private[_-]?key)"
-_PAIR = re.compile(rf"""(?i)({_WORD}["']?\s{{0,8}}[=:]\s{{0,8}}){_VALUE}""")
-_OPTION = re.compile(rf"(?i)(--{_WORD}\s{{1,8}}|\bsshpass\s{{1,8}}-p\s{{0,8}}){_VALUE}")
-_USERINFO = re.compile(r"(://[^\s/@:]{0,256}:)(?!\[redacted\]@)[^\s/@]{1,256}(?=@)")
-
-
 class Redactor:
     """Replaces every known secret, and what looks like one, in a text.
 
@@ -124,13 +109,7 @@ class Redactor:
 
     def clean(self, text: str) -> str:
         """Return `text` with every secret replaced by `[redacted]`."""
-        text = self._without_known(text)
-        text = _PEM.sub(REDACTED, text)
-        text = _TOKEN.sub(REDACTED, text)
-        text = _BEARER.sub(rf"\1{REDACTED}", text)
-        text = _PAIR.sub(rf"\1{REDACTED}", text)
-        text = _OPTION.sub(rf"\1{REDACTED}", text)
-        return _USERINFO.sub(rf"\1{REDACTED}", text)
+        return suspects.hide(self._without_known(text))
 
     def _all_forms(self) -> tuple[str, ...]:
         return tuple({form for text in self._uses for form in _forms(text)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ CURRENT = "audit.jsonl"
 HEAD = "audit.head"
 
 _CHUNK = 256 * 1024
+# As we write them: a copy that somebody gave a date to is none of ours.
+_NUMBER = re.compile(r"[1-9][0-9]{0,3}")
 
 
 def rotated(directory: Path, number: int) -> Path:
@@ -25,9 +28,9 @@ def numbers(directory: Path) -> list[int]:
     found: list[int] = []
     for name in os.listdir(directory):  # noqa: PTH208 - names are wanted, not paths
         stem, _, number = name.rpartition(".")
-        if stem == CURRENT and number.isascii() and number.isdigit():
+        if stem == CURRENT and _NUMBER.fullmatch(number):
             found.append(int(number))
-    return sorted(number for number in found if number > 0)
+    return sorted(found)
 
 
 def lines(fd: int, size: int) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ import os
 import time
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from holdfast_daemon.audit import files, record
 from holdfast_daemon.audit.cursor import Cursor, newest
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from holdfast_daemon.audit.record import Head, Link
     from holdfast_daemon.audit.snapshot import File, Snapshot
 
+_T = TypeVar("_T")
 # Beyond so many the first ones say enough.
 _FAULTS = 100
 # How long a writer may stand still in mid-write before that is called a crash.
@@ -183,12 +184,19 @@ async def follow(log: AuditLog, last: int = 0) -> AsyncGenerator[str, None]:
         OSError: The log can't be read.
     """
     with log.watch() as changed:
-        cursor = await asyncio.to_thread(Cursor, log.directory, last)
+        opening = asyncio.ensure_future(asyncio.to_thread(Cursor, log.directory, last))
+        try:
+            cursor = await _whole(opening)
+        except asyncio.CancelledError:
+            if opening.done() and not opening.cancelled() and not opening.exception():
+                opening.result().close()
+            raise
         try:
             while True:
                 changed.clear()
                 over = log.closed
-                lines = await asyncio.to_thread(cursor.step)
+                step = asyncio.ensure_future(asyncio.to_thread(cursor.step))
+                lines = await _whole(step)
                 for line in lines:
                     yield line
                 if not lines:
@@ -197,3 +205,15 @@ async def follow(log: AuditLog, last: int = 0) -> AsyncGenerator[str, None]:
                     await changed.wait()
         finally:
             cursor.close()
+
+
+async def _whole(work: asyncio.Future[_T]) -> _T:
+    """Return what a thread does; who leaves meanwhile still waits for its end.
+
+    It opens files, and would else open one behind the back of who closes them.
+    """
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait({work})
+        raise

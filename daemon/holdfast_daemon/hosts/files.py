@@ -30,11 +30,12 @@ Stamp = tuple[str, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """One file as read: its state, what it includes, and its names."""
+    """One file as read: its state, what it includes, its names; or why it was not."""
 
     stamp: Stamp
-    includes: tuple[str, ...]
-    aliases: tuple[Alias, ...]
+    includes: tuple[str, ...] = ()
+    aliases: tuple[Alias, ...] = ()
+    trouble: str = ""
 
 
 class ConfigFiles:
@@ -67,6 +68,10 @@ class ConfigFiles:
                 found.setdefault(alias.name, alias)
         return list(found.values())
 
+    def troubles(self) -> list[str]:
+        """Return which files are there and can't be read, each with the reason."""
+        return [item.trouble for item in self._walk() if item.trouble]
+
     def _walk(self) -> list[_Read]:
         found: list[_Read] = []
         with self._lock:
@@ -92,19 +97,27 @@ class ConfigFiles:
     def _read(self, path: Path) -> _Read:
         try:
             state = path.stat()
-        except OSError:
-            return _Read((str(path), 0, 0, 0), (), ())
+        except (FileNotFoundError, NotADirectoryError):
+            return _Read((str(path), 0, 0, 0))
+        except OSError as error:
+            return _unread((str(path), 0, 0, 0), error)
         stamp = (str(path), state.st_mtime_ns, state.st_size, state.st_ino)
         known = self._known.get(str(path))
         if known is not None and known.stamp == stamp:
             return known
         try:
             text = path.read_text("utf-8", "replace")
-        except OSError:
-            text = ""
+        except OSError as error:
+            # who may read it can change without its stamp
+            return _unread(stamp, error)
         item = _scan(stamp, text)
         self._known[str(path)] = item
         return item
+
+
+def _unread(stamp: Stamp, error: OSError) -> _Read:
+    path = stamp[0].encode("utf-8", "replace").decode()
+    return _Read(stamp, trouble=f"{path} can't be read: {error.strerror or error}")
 
 
 def _scan(stamp: Stamp, text: str) -> _Read:

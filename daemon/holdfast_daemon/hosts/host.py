@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
@@ -192,6 +193,15 @@ class Host:
         )
 
     @property
+    def _is_unchecked(self) -> bool:
+        """Whether a key may be taken that is known neither before nor after."""
+        if self.host_key_checking != "accept-new":
+            return self.host_key_checking == "no"
+        own = self.own_known_hosts
+        own = self.user_known_hosts if own is None else own
+        return not own or own[0] == os.devnull
+
+    @property
     def endpoint(self) -> Hashable:
         """Where and as whom, and by which trust: equal ones may share a connection.
 
@@ -204,7 +214,7 @@ class Host:
             self.proxy_jump.endpoint if self.proxy_jump else None,
             self.proxy_command,
             self.host_key_alias,
-            self.host_key_checking == "no",
+            self._is_unchecked,
             self.pinned_fingerprint,
             self.user_known_hosts,
             self.global_known_hosts,
@@ -218,6 +228,9 @@ class Host:
             self.bind_address,
             self.compression,
             self.wire,
+            # one that nobody asks for long would not be noticed to be dead
+            self.keepalive_seconds,
+            self.keepalive_misses,
             self.algorithms,
             self.environment,
             self.forward_agent,

@@ -6,25 +6,35 @@ Turns what a caller asked for into a `Host`, hop by hop; opens no connection.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from holdfast_daemon.clock import SystemClock
-from holdfast_daemon.errors import InputError, Reason, StateError
+from holdfast_daemon.errors import DaemonError, InputError, Reason, StateError
 from holdfast_daemon.hosts import fidelity, options
 from holdfast_daemon.hosts.host import Host, HostKeyChecking, Overrides, Show
 from holdfast_daemon.hosts.resolve import Question, Resolver
 from holdfast_daemon.hosts.target import Target, check_user, display, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import (
+        Callable,
+        Hashable,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
     from holdfast_daemon.clock import Clock
     from holdfast_daemon.config import Config, HostEntry
     from holdfast_daemon.hosts.settings import Settings
     from holdfast_daemon.limits import Limits
+
+_log = logging.getLogger(__name__)
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -93,6 +103,16 @@ class Inventory:
             self._accounts[target] = host.account
         return host
 
+    async def those(self, names: Iterable[str]) -> list[Host]:
+        """Return the hosts of these names; without any that can't be resolved."""
+        found: list[Host] = []
+        for name in names:
+            try:
+                found.append(await self.resolve(name))
+            except DaemonError as error:
+                _log.info("%s can't be compared: %s", name, error.message)
+        return found
+
     def account(self, name: str) -> Hashable | None:
         """Return the `Host.account` that `name` had when it was last resolved.
 
@@ -122,6 +142,10 @@ class Inventory:
                 ),
             )
         return list(found.values())
+
+    async def troubles(self) -> list[str]:
+        """Return which files may name more hosts and can't be read, and why."""
+        return await self._resolver.troubles()
 
     async def _resolve(
         self, target: Target, name: str, over: Overrides, depth: int

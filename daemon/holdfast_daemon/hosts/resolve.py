@@ -111,6 +111,10 @@ class Resolver:
         """Return the concrete names of the configuration, in order."""
         return await asyncio.to_thread(self._files.aliases)
 
+    async def troubles(self) -> list[str]:
+        """Return which files of the configuration can't be read, and why."""
+        return await asyncio.to_thread(self._files.troubles)
+
     def _asked(self, question: Question, task: asyncio.Task[_Answer]) -> None:
         self._asking.pop(question, None)
         if task.cancelled() or task.exception() is not None:

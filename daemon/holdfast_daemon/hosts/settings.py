@@ -42,6 +42,8 @@ _CLASS = re.compile(r"af([1-4])([1-3])|cs([0-7])|(ef)")
 _EXPEDITED = 46
 # Left to whoever has the host's key at hand: see KnownHostsCommand in the manual.
 _LATER = frozenset("fHIKt")
+# Those of ProxyJump; anything else may be the zone of an address.
+_JUMP_TOKEN = re.compile(r"%[%hnpr]")
 # What a path that ssh prints may begin with; else it goes on after a blank.
 _PATH_START = ("/", "~", "%", "${")
 # Variables that are never sent: they are ours, ssh's, or the service manager's.
@@ -103,6 +105,13 @@ class Settings:
     @property
     def jump(self) -> str:
         """Jump hosts as `ssh -J` takes them; empty for none."""
+        value = self._jump
+        return _JUMP_TOKEN.sub(
+            lambda found: self._tokens.fill(found[0], files=False), value
+        )
+
+    @property
+    def _jump(self) -> str:
         value = self.one("proxyjump")
         return "" if value.lower() == "none" else value
 
@@ -245,7 +254,8 @@ class Settings:
         if value == "SSH_AUTH_SOCK":
             return ""
         if value.startswith("$") and not value.startswith("${"):
-            return os.environ.get(value[1:], "")
+            # one that is not set is no agent, as with ssh, and no other one either
+            return os.environ.get(value[1:], "") or value
         return self.path(value)
 
     @property
@@ -337,7 +347,7 @@ class Settings:
             str(self.port),
             self.user,
             self.one("hostkeyalias"),
-            self.jump,
+            self._jump,
         )
 
     def _allows(self, option: str) -> bool:

@@ -24,6 +24,8 @@ _T = TypeVar("_T")
 _AT_ONCE_BYTES = 1024
 _BEHIND_BYTES = 256 * 1024
 _TAIL_BYTES = 32 * 1024
+# What comes together is drawn at once, and behind an answer that somebody waits for.
+_SOON = 0.003
 # So many times the work is rest, unless somebody wants to look.
 _REST = 9
 
@@ -123,14 +125,11 @@ class Display:
         return found[0]
 
     def _plan(self) -> None:
-        """Draw now, or as soon as it has rested."""
+        """Draw soon, or as soon as it has rested."""
         if self._timer is not None or self._tasks or self._closed or not self._queue:
             return
-        rest = self._free_at - time.monotonic()
-        if rest > 0:
-            self._timer = asyncio.get_running_loop().call_later(rest, self._begin)
-        else:
-            self._begin()
+        rest = max(self._free_at - time.monotonic(), _SOON)
+        self._timer = asyncio.get_running_loop().call_later(rest, self._begin)
 
     def _begin(self) -> None:
         self._timer = None

@@ -25,7 +25,7 @@ _BEFORE_CHARS = 100
 # The rest of the time is for the last line begun.
 _SCAN_SHARE = 0.75
 _LEAST_SECONDS = 0.01
-_GRACE_SECONDS = 0.1
+_GRACE_SECONDS = 1.0
 
 
 class Line(NamedTuple):

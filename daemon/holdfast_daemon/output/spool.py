@@ -106,6 +106,11 @@ class Spool:
         spool._closed = spool._final = True
         return spool
 
+    @property
+    def directory(self) -> Path:
+        """Where it is kept; it need not be there."""
+        return self._shelf.directory
+
     def reopen(self) -> None:
         """Go on after what was recovered: more of it comes from a host that kept it."""
         self._closed = self._final = False

@@ -18,7 +18,7 @@ from holdfast_daemon.output.text import Cleaner
 from holdfast_daemon.output.typed import Typed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from holdfast_daemon.secrets import Redactor
@@ -208,7 +208,8 @@ class Tape:
         lines, self._lines, self._done = self._lines, [], None
         text, self._text = "".join(self._text), []
         self._append(self.recording, lines, self._head)
-        self._append(self.transcript, text.splitlines(keepends=True), "")
+        for part in _parts(text):
+            self._put(self.transcript, [part], "")
         return bool(lines or text)
 
     def _header(self) -> str:
@@ -236,3 +237,15 @@ class Tape:
         if file.empty:
             data = head.encode() + data
         file.append(data)
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Cut it into parts of whole lines, without an object for each line."""
+    start = 0
+    while start < len(text):
+        end = text.rfind("\n", start, start + _EVENT_CHARS) + 1
+        if end <= start:
+            # one line is longer
+            end = text.find("\n", start) + 1 or len(text)
+        yield text[start:end]
+        start = end

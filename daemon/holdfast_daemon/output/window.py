@@ -73,8 +73,10 @@ def _cut(
     if tail and not is_binary(tail):
         first, used = _fit_head(head, budget // 2)
         room = budget - len(first)
-        # The halves may not meet: then something would be shown twice.
-        last, kept = _fit_tail(tail[-(total_bytes - used) :], room)
+        # The halves may not meet: then something would be shown twice, or all of it,
+        # as broken characters may be less apart than together.
+        rest = max(0, total_bytes - used - 1)
+        last, kept = _fit_tail(tail[len(tail) - min(rest, len(tail)) :], room)
     else:
         first, used = _fit_head(head, budget)
         last, kept = "", 0

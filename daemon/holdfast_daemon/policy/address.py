@@ -18,8 +18,11 @@ def canonical(hostname: str) -> str:
         return text
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
-    shown = str(address)
-    return "localhost" if shown in {"127.0.0.1", "::1"} else shown
+    # To connect to no address in particular leads here too; a zone changes nothing.
+    six = isinstance(address, ipaddress.IPv6Address) and address.is_loopback
+    if six or address.is_unspecified or str(address) == "127.0.0.1":
+        return "localhost"
+    return str(address)
 
 
 def _short(text: str) -> ipaddress.IPv4Address | None:

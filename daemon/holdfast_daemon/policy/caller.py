@@ -34,6 +34,7 @@ class Caller:
         instance: Stays the same while one editor session lasts.
         read_only: The client gave up everything but looking.
         person: It says that it is a person's own command line.
+        project: Its working directory, absolute; empty: it told none.
         allowed_hosts: Names or globs; empty: no narrowing beyond the configuration.
     """
 
@@ -45,6 +46,7 @@ class Caller:
     tool: str = ""
     read_only: bool = False
     person: bool = False
+    project: str = ""
     allowed_hosts: tuple[str, ...] = ()
     defaults: CallerDefaults = field(default_factory=CallerDefaults)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from holdfast_daemon import ids
 from holdfast_daemon.audit.chain import AuditError
@@ -30,6 +30,20 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 DENIED = "command_denied"
+
+
+class Placed(Protocol):
+    """Something that is on a host."""
+
+    @property
+    def target(self) -> str:
+        """The host as it was named."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """The host as user@host."""
+        ...
 
 
 class Gate:
@@ -106,6 +120,10 @@ class Gate:
         caller = operation.caller
         names = names_from(name, shown)
         rules.check_names(caller, self._config(), names, caller.defaults.port)
+
+    def decide_enabled(self, host: Host, disabled: Sequence[Host]) -> None:
+        """Ask whether a host that was let in before is switched off by now."""
+        rules.check_enabled(self._config(), host, disabled)
 
     def now(self) -> float:
         """Return the monotonic clock."""
@@ -208,6 +226,29 @@ class Ticket:
             self.host = host
         self._tell_about(host.name, host.display)
 
+    def check_enabled(self, host: Host, disabled: Sequence[Host]) -> None:
+        """Check what is reached through something that was opened before.
+
+        Raises:
+            DeniedError: It was switched off meanwhile; the refusal is recorded.
+        """
+        try:
+            self._gate.decide_enabled(host, disabled)
+        except DeniedError as refusal:
+            self._gate.post(self.refusal(refusal, (host.name, host.display)))
+            raise
+
+    def check_again(self, host: Host, disabled: Sequence[Host]) -> None:
+        """Decide the same call once more, by the rules in force now.
+
+        `disabled` are the hosts that `Gate.disabled()` names by now.
+
+        Raises:
+            DeniedError: It is not allowed any more; the refusal is recorded.
+        """
+        self._disabled = disabled
+        self.check(host)
+
     def allows(self, host: Host) -> bool:
         """Say whether `check` would pass; nothing is recorded."""
         try:
@@ -238,6 +279,10 @@ class Ticket:
         except DeniedError:
             return False
         return True
+
+    def sees(self, thing: Placed) -> bool:
+        """Say whether something that is on a host may be seen."""
+        return self.allows_name(thing.target, thing.address)
 
     def _tell_about(self, name: str, address: str) -> None:
         """Name the host in the records to come, where none is named yet."""

@@ -11,7 +11,7 @@ from holdfast_daemon.policy.address import canonical
 from holdfast_daemon.policy.entry import admits, names_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from holdfast_daemon.config import Config, HostEntry
     from holdfast_daemon.hosts.host import Host
@@ -56,7 +56,7 @@ def decide(
     operation: Operation,
     config: Config,
     host: Host | None,
-    disabled: Iterable[Host] = (),
+    disabled: Sequence[Host] = (),
 ) -> None:
     """Return when the rules admit the call.
 
@@ -88,7 +88,7 @@ def decide(
         check_names(operation.caller, config, names_of(host), operation.default_port)
     # What only puts things in order here, as closing a connection, reaches no host.
     if operation.action is not Action.MANAGE:
-        _check_enabled(config, host, disabled)
+        check_enabled(config, host, disabled)
 
 
 def check_names(
@@ -131,7 +131,15 @@ def check_names(
     )
 
 
-def _check_enabled(config: Config, host: Host, disabled: Iterable[Host]) -> None:
+def check_enabled(config: Config, host: Host, disabled: Sequence[Host]) -> None:
+    """Return unless the configuration switched the host's server off, or one before it.
+
+    Raises:
+        DeniedError: It did; it says under which name.
+    """
+    if host.proxy_jump is not None:
+        # Whoever goes through a host logs in there.
+        check_enabled(config, host.proxy_jump, disabled)
     name = host.name
     if host.enabled:
         same = (each for each in disabled if _is_one(config, host, each))
