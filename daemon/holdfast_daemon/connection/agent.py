@@ -143,6 +143,8 @@ def _newest(folder: Path, pattern: str) -> list[Path]:
 
 def _trouble(path: str) -> str:
     """Return why there is no agent of ours at `path`, or nothing."""
+    if path.startswith("$"):
+        return "IdentityAgent names a variable that is not set for the service"
     try:
         state = Path(path).stat()
     except OSError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import socket
 import struct
@@ -38,7 +39,7 @@ async def dial(host: Host, seconds: float) -> socket.socket:
     """Return a socket that is connected to `host`, within `seconds` or longer.
 
     Raises:
-        OSError: It can't be reached; of several addresses, why the last one could not.
+        OSError: It can't be reached; of several addresses, why each could not.
     """
     for _ in range(host.wire.attempts - 1):
         with contextlib.suppress(OSError):
@@ -63,6 +64,7 @@ async def _try(host: Host, seconds: float) -> socket.socket:
         if not addresses:
             raise OSError(f"no address of it can be reached from {_from(host)}")
     until = loop.time() + seconds
+    failed: list[str] = []
     for index, (family, address) in enumerate(addresses):
         last = index == len(addresses) - 1
         bound = next((a for f, a in own if f == family), None) if own else None
@@ -71,10 +73,20 @@ async def _try(host: Host, seconds: float) -> socket.socket:
                 None if last else (until - loop.time()) * _SHARE
             ):
                 return await _connect(host, family, address, bound)
-        except OSError:  # a TimeoutError is one
-            if last:
+        except OSError as error:  # a TimeoutError is one
+            if last and not failed:
                 raise
+            failed.append(_why(error, address))
+    if failed:
+        # as the event loop tells it
+        raise OSError(f"Multiple exceptions: {', '.join(failed)}")
     raise OSError("it has no address")
+
+
+def _why(error: OSError, address: tuple[object, ...]) -> str:
+    if isinstance(error, TimeoutError) and not error.errno:
+        return f"[Errno {errno.ETIMEDOUT}] Connect call failed {address}"
+    return str(error)
 
 
 async def _connect(

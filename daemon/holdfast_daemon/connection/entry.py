@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Hashable, Iterable, Iterator
+    from datetime import datetime
 
     from holdfast_daemon.connection.link import Link
     from holdfast_daemon.connection.question import Asker
@@ -21,6 +22,7 @@ class Row:
     """One connection as `status` shows it; times in seconds.
 
     `account` is `Host.account`: whatever name a caller used, equal ones are one.
+    `since` is when it was logged in, by the wall clock: the same whenever it is asked.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Row:
     channels: int
     leases: int
     age: float
+    since: datetime | None
     idle: float
     via: str
     passengers: int
@@ -64,6 +67,7 @@ class Entry:
         waited: How many waited for that person's login.
         retired: Nobody is put on it any more; it closes once nobody uses it.
         attended: A person helped to make it, and would have to again.
+        extra: It was one above the limit when it was made, for something urgent.
         guests: Identities that may share it though they named other credentials: their
             own login needs a person.
     """
@@ -82,7 +86,7 @@ class Entry:
         self.retired = False
         self.asker: Asker | None = None
         self.waited = 0
-        self.attended = False
+        self.attended = self.extra = False
         self.guests: set[Hashable] = set()
         self.idle: asyncio.TimerHandle | None = None
 
@@ -121,6 +125,16 @@ class Entry:
         """One more channel may be opened on it."""
         return self.ready and self.load < self.capacity
 
+    def takes(self, wish: Wish, *, over: bool) -> bool:
+        """Whether `wish` may have a channel; `over`: there are more than the limit.
+
+        The one above it stays free for what is urgent, or a full host could be neither
+        stopped nor told anything.
+        """
+        if wish.tunnel:
+            return self.ready
+        return self.free and (wish.urgent or not (over and self.extra))
+
     @property
     def used(self) -> bool:
         """Somebody needs it."""
@@ -149,6 +163,7 @@ class Entry:
             channels=link.channels if link else 0,
             leases=self.seats,
             age=now - (link.opened_at if link else self.begun),
+            since=link.since if link else None,
             idle=0.0 if self.used or link is None else now - link.used_at,
             via=host.proxy_jump.shown if host.proxy_jump else "",
             passengers=self.passengers if link else 0,

@@ -116,13 +116,15 @@ class Lease:
 
     async def _patiently(self, ask: Callable[[Link], Awaitable[T]], link: Link) -> T:
         """Ask again where a refusal can only mean a channel not yet cleared away."""
-        for pause in _PAUSES:
+        for again, pause in enumerate(_PAUSES):
             try:
                 return await ask(link)
             except ChannelRefused:
                 # one that waits is taken at the next try, if it suits
                 if not link.waiting and link.channels >= link.peak:
                     raise
+                if again:
+                    link.spare()
                 await asyncio.sleep(pause)
         return await ask(link)
 

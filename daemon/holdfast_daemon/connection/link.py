@@ -16,8 +16,8 @@ from asyncssh.constants import (
 )
 
 from holdfast_daemon.connection import failure
+from holdfast_daemon.connection.inquiry import Inquiry
 from holdfast_daemon.connection.session import Session
-from holdfast_daemon.connection.shell import Probe, ShellFacts, by_version
 from holdfast_daemon.connection.standby import Script
 from holdfast_daemon.connection.waiting import Carried, Start, Waiting
 from holdfast_daemon.connection.warm import Warm
@@ -28,13 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast_daemon.clock import Clock
-    from holdfast_daemon.connection.channel import (
-        Channel,
-        ChannelEnd,
-        Sink,
-        Terminal,
-    )
+    from holdfast_daemon.connection.channel import Sink, Terminal
     from holdfast_daemon.connection.login import Login
+    from holdfast_daemon.connection.shell import ShellFacts
     from holdfast_daemon.hosts.host import Host
     from holdfast_daemon.limits import Limits
 
@@ -83,14 +79,13 @@ class Link:
         self._opening: dict[asyncio.Task[None], Session] = {}
         self._sessions: set[Session] = set()
         self._begun = 0
-        self._facts: ShellFacts | None = None
-        self._probe: asyncio.Task[ShellFacts] | None = None
         self._ended = asyncio.Event()
         self._why = ""
         self.on_closed: Callable[[Link], None] | None = None
         self.on_facts: Callable[[ShellFacts], None] | None = None
         self.on_channel_ended: Callable[[Link], None] | None = None
         self.opened_at = clock.monotonic()
+        self.since = clock.now()
         self.used_at = self.opened_at
         self._carried = Carried()
         self.room: Callable[[], int] = self._room
@@ -111,6 +106,16 @@ class Link:
         self.server_version = _text(
             login.connection.get_extra_info("server_version", "")
         )
+        self._inquiry = Inquiry(
+            host,
+            self.server_version,
+            limits,
+            clock,
+            self._warm,
+            opens=self.open,
+            gone=self._went,
+            found=self._found,
+        )
         key = login.connection.get_server_host_key()
         self.host_key_fingerprint = fingerprint(key.public_data) if key else ""
         self.auth_method = login.visitor.method
@@ -127,6 +132,10 @@ class Link:
     def reason(self) -> str:
         """Why it is closed, in words; empty while it is open."""
         return self._why if self.closed else ""
+
+    def widened(self, address: str) -> bool:
+        """Whether the host listens on all addresses where it is asked for this one."""
+        return address in self._visitor.widened
 
     @property
     def channels(self) -> int:
@@ -154,6 +163,10 @@ class Link:
         """Channels opened ahead, beside those of `channels`."""
         return self._warm.count
 
+    def spare(self) -> None:
+        """Give one of them up: the server has no room for what can't use it."""
+        self._warm.spare()
+
     async def open(
         self,
         command: str | bytes | Script | None,
@@ -164,7 +177,7 @@ class Link:
         eof: bool = False,
         fresh: bool = False,
         limits: Limits | None = None,
-    ) -> Channel:
+    ) -> Session:
         """Run `command`, or the login shell for None, on a channel of its own.
 
         `stdin` and its end, with `eof`, follow the command at once. A `fresh` channel
@@ -204,23 +217,16 @@ class Link:
 
     async def facts(self) -> ShellFacts:
         """Find out once what the login shell is; later callers get the same answer."""
-        if self._facts is None:
-            self._facts = by_version(self.server_version)
-        if self._facts is not None:
-            return self._facts
-        if self._probe is None or self._probe.done():
-            self._probe = asyncio.create_task(self._ask_shell())
-            self._probe.add_done_callback(_retrieve)
-        return await asyncio.shield(self._probe)
+        return await self._inquiry.facts()
 
     @property
     def known_facts(self) -> ShellFacts | None:
         """What was found out already."""
-        return self._facts
+        return self._inquiry.known
 
     def take_facts(self, facts: ShellFacts) -> None:
         """Take over what another connection to the same account found out."""
-        self._facts = facts
+        self._inquiry.take(facts)
 
     async def rtt(self) -> float:
         """Return the seconds one round trip takes now.
@@ -264,6 +270,14 @@ class Link:
         """Wait until it is gone."""
         await self._ended.wait()
 
+    async def tidy(self) -> None:
+        """End the program that carries it once it is gone; ssh ends it too."""
+        try:
+            await self._ended.wait()
+        finally:
+            if self._proxy is not None:
+                await self._proxy.close()
+
     def _start_of(self, command: str | bytes | Script | None) -> Start:
         if command is not None and not command:
             raise InputError("command", "the command is empty")
@@ -285,7 +299,7 @@ class Link:
         try:
             channel = await Waiting.open(self.connection, self._carried)
         except asyncssh.ChannelOpenError as error:
-            if self.closed or self.connection.is_closed():
+            if self._went():
                 raise self._gone(session) from None
             if session.abandoned or error.code in _REFUSALS:
                 raise failure.ChannelRefused(self.host, str(error.reason)) from None
@@ -298,11 +312,24 @@ class Link:
         try:
             await channel.start(session, start)
         except asyncssh.ChannelOpenError as error:
-            if self.closed or self.connection.is_closed():
+            if self._went():
                 raise self._gone(session) from None
             raise failure.not_started(self.host, str(error.reason)) from None
         except (asyncssh.Error, OSError) as error:
             raise self._gone(session, error) from None
+
+    def _went(self) -> str:
+        """Return why it has ended or is ending; empty while it is open."""
+        # Whoever closes it says why first. The library closes its channels at once, and
+        # lets go of its transport, for which it has no public name, before it says so.
+        cut = getattr(self.connection, "_transport", self) is None
+        if cut or self._why or self.closed or self.connection.is_closed():
+            return self._why or failure.lost_reason(None)
+        return ""
+
+    def _found(self, facts: ShellFacts) -> None:
+        if self.on_facts is not None:
+            self.on_facts(facts)
 
     def _gone(self, session: Session, error: Exception | None = None) -> DaemonError:
         why = self._why or failure.lost_reason(error)
@@ -338,7 +365,8 @@ class Link:
 
         A device may take each channel for a login, or end with its first command.
         """
-        if self._facts is not None and self._facts.family == "posix":
+        known = self._inquiry.known
+        if known is not None and known.family == "posix":
             few = self._begun <= _FEW
             self._warm.fill_within(_FIRST if few else seconds)
 
@@ -362,38 +390,6 @@ class Link:
         _log.info("connection to %s ended: %s", self.host.display, self._why)
         if self.on_closed is not None:
             self.on_closed(self)
-
-    async def _ask_shell(self) -> ShellFacts:
-        probe = Probe()
-        end: ChannelEnd | None = None
-        channel: Channel | None = None
-        try:
-            async with asyncio.timeout(self._limits.probe_seconds):
-                channel = await self.open(probe.command, probe, eof=True)
-                end = await channel.ended()
-        except TimeoutError:
-            _log.info("%s did not answer the shell probe", self.host.display)
-        except DaemonError as error:
-            if isinstance(error, failure.ChannelRefused):
-                raise
-            if self.closed or self.connection.is_closed():
-                # only a question of ours was cut off: nothing of a caller's ran
-                why = self._why or failure.lost_reason(None)
-                raise failure.LinkGone(self.host, why) from None
-            _log.info("%s took no shell probe: %s", self.host.display, error.message)
-        finally:
-            if channel is not None:
-                channel.close()
-        # Some devices end the connection with its first command: that is an answer.
-        facts = probe.facts(self.server_version)
-        silent = end is None or end.lost is not None
-        if self.closed and silent and not facts.lasting:
-            raise failure.LinkGone(self.host, self.reason)
-        self._facts = facts
-        # Others may be a bad day, or a start-up file that is mended tomorrow.
-        if facts.lasting and self.on_facts is not None:
-            self.on_facts(facts)
-        return facts
 
 
 def _retrieve(task: asyncio.Task[object]) -> None:

@@ -62,6 +62,12 @@ class Login:
         self.proxy = proxy
         self.lent_agent = lent_agent
 
+    async def abandon(self) -> None:
+        """Let go of a connection that nobody will have."""
+        self.connection.abort()
+        if self.proxy is not None:
+            await self.proxy.close()
+
 
 async def log_in(
     host: Host, limits: Limits, aid: Aid, tunnel: SSHClientConnection | None = None
@@ -97,9 +103,11 @@ async def log_in(
         tunnel=tunnel,
         right_host=right_host,
     )
+    login: Login | None = None
     try:
         async with clock:
-            return await attempt.run()
+            login = await attempt.run()
+        return login
     except TimeoutError:
         if not clock.expired():
             raise
@@ -110,8 +118,14 @@ async def log_in(
         raise
     finally:
         aid.forget()
-        await credentials.close()
-        await attempt.write_down()
+        try:
+            await credentials.close()
+            await attempt.write_down()
+        except BaseException:
+            # Whoever wanted it is gone: nobody else would ever close it.
+            if login is not None:
+                await login.abandon()
+            raise
 
 
 def _hide(error: DaemonError, host: Host, redactor: Redactor) -> None:

@@ -119,7 +119,10 @@ class Maker:
         if (left := self._wasted.left(host.account, now)) > 0:
             await asyncio.sleep(left)
         if host.proxy_jump is None:
-            return await self._knock(entry, None, urgent=urgent)
+            link = await self._knock(entry, None, urgent=urgent)
+            if host.proxy_command:
+                self._tasks.start(link.tidy())
+            return link
         way = Wish(host.proxy_jump, urgent=urgent, tunnel=True, asker=entry.asker)
         try:
             carrier = await self._board(way)

@@ -79,28 +79,34 @@ class People:
 
 
 class Freed:
-    """Wakes those who wait for a seat on a connection that only a person can make."""
+    """Wakes those who wait for a seat, where no more connections can be made."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._waiters: set[asyncio.Future[None]] = set()
 
-    async def wait(self, host: Host) -> None:
-        """Wait until somebody gives back a seat.
+    async def wait(
+        self, host: Host, since: float | None, error: LimitError | None = None
+    ) -> float:
+        """Wait until there may be a seat; return since when, for the next such wait.
 
         Raises:
-            LimitError: Nobody did for as long as a channel may take.
+            LimitError: There was none for as long as a channel may take: `error`, or
+                that only a person can make more.
         """
+        if since is None:
+            since = asyncio.get_running_loop().time()
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
         seconds = self._limits.channel_open_seconds
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(since + seconds):
                 await waiter
         except TimeoutError:
-            raise full(host, seconds) from None
+            raise error or full(host, seconds) from None
         finally:
             self._waiters.discard(waiter)
+        return since
 
     def wake(self) -> None:
         """Let them look again."""

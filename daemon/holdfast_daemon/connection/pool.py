@@ -16,6 +16,7 @@ from holdfast_daemon.connection.history import Kind
 from holdfast_daemon.connection.idle import Idle
 from holdfast_daemon.connection.lease import Lease
 from holdfast_daemon.connection.maker import Maker, NotYet
+from holdfast_daemon.connection.pauses import Pauses
 from holdfast_daemon.connection.people import Freed, People
 from holdfast_daemon.connection.retire import WHY as RETIRED
 from holdfast_daemon.connection.retire import Retired, outdated
@@ -23,7 +24,7 @@ from holdfast_daemon.connection.ride import Ride
 from holdfast_daemon.connection.room import make_room
 from holdfast_daemon.connection.standing import Chronicle, Standing
 from holdfast_daemon.connection.tasks import Tasks
-from holdfast_daemon.errors import DaemonError, Reason, StateError
+from holdfast_daemon.errors import DaemonError, LimitError, Reason, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -45,7 +46,11 @@ _ACCOUNTS = 1000
 
 
 class Pool:
-    """Gives out leases on connections."""
+    """Gives out leases on connections.
+
+    Attributes:
+        pauses: Those of everybody who tries a host again and again.
+    """
 
     def __init__(self, limits: Limits, clock: Clock, redactor: Redactor) -> None:
         self._limits = limits
@@ -66,6 +71,7 @@ class Pool:
             board=self._board_carrier,
             step_off=self._touch,
         )
+        self.pauses = Pauses()
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -202,6 +208,7 @@ class Pool:
         for account in {entry.host.account for entry in entries}:
             self._chronicle.note(account, Kind.WOKE, f"after {missed:.0f} s")
         await asyncio.gather(*(self._probe(entry, missed) for entry in entries))
+        self.pauses.end()
 
     async def close(self) -> None:
         """Close everything within the limit, politely at first."""
@@ -247,26 +254,40 @@ class Pool:
 
     async def _board(self, wish: Wish, but: Entry | None = None) -> tuple[Entry, bool]:
         """Find a connection with room, or log in."""
-        reused = True
+        reused, waits_since = True, None
         while True:
-            if self._closed:
-                raise StateError(Reason.DRAINING, "the daemon is stopping")
+            self._check_open()
             entries = [e for e in self._usable(wish.host) if e is not but]
+            over = self._held(wish.host) > self._limits.connections_per_host
             for entry in entries:
-                if entry.free or (wish.tunnel and entry.ready):
+                if entry.takes(wish, over=over):
                     return entry, reused
             if wish.asker is None and any(e.attended and e.ready for e in entries):
                 # One more would need a person again.
-                await self._freed.wait(wish.host)
+                waits_since = await self._freed.wait(wish.host, waits_since)
                 continue
             reused = False
             try:
                 entry = await self._wait_for_login(wish, entries)
+            except LimitError as error:
+                if not wish.urgent:
+                    raise
+                # What has the one above the limit is urgent too, and soon over.
+                waits_since = await self._freed.wait(wish.host, waits_since, error)
             except DaemonError as error:
                 if not people.admit(wish, error, self._entries):
                     raise
             else:
                 self._weigh(wish, entry)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StateError(Reason.DRAINING, "the daemon is stopping")
+
+    def _held(self, host: Host) -> int:
+        """Return how many connections there are to its server."""
+        held = (e for e in self._entries if not e.closing)
+        return sum(entry.host.place == host.place for entry in held)
 
     async def _board_carrier(self, wish: Wish) -> Entry:
         """Find the connection that is the way to another host."""
@@ -323,6 +344,7 @@ class Pool:
         for idle in room:
             self._close_one(idle, "it made room for another one")
         entry = Entry(host, self._limits, self._clock.monotonic())
+        entry.extra = self._held(host) >= self._limits.connections_per_host
         entry.asker = wish.asker
         learnt = [e.learnt for e in self._usable(host) if e.learnt is not None]
         entry.learnt = min(learnt, default=None)
@@ -356,8 +378,8 @@ class Pool:
         facts = self._facts.get(entry.host.account)
         if facts is not None:
             link.take_facts(facts)
-        if self._closed:
-            self._tasks.start(link.close("holdfast stops"))
+        if self._closed or entry.closing:
+            self._close_one(entry, "it was closed in the moment it was made")
         self._touch(entry)
 
     def _usable(self, host: Host) -> Iterator[Entry]:

@@ -22,6 +22,7 @@ class Proxy:
         self._process = process
         self._said = b""
         self._reading = asyncio.create_task(self._read())
+        self._closing: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(cls, command: str) -> tuple[Proxy, socket.socket]:
@@ -54,7 +55,16 @@ class Proxy:
             self._said = (self._said + data)[-_KEPT:]
 
     async def close(self) -> None:
-        """End it and all it started."""
+        """End it and all it started; who gives up waiting waits until it has ended."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        try:
+            await asyncio.shield(self._closing)
+        except asyncio.CancelledError:
+            await asyncio.wait({self._closing})
+            raise
+
+    async def _close(self) -> None:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)

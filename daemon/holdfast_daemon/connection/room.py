@@ -31,8 +31,10 @@ def make_room(
     # One above the limit for what ends commands: a full host must stay stoppable.
     more = 1 if urgent else 0
     closed: list[Entry] = []
-    if len(here) >= limits.connections_per_host + more:
+    # two of them where there is one above it already
+    while len(here) >= limits.connections_per_host + more:
         closed.append(_idlest(here, "connections_per_host", limits, _to(host)))
+        here = [entry for entry in here if entry not in closed]
     left = [entry for entry in held if entry not in closed]
     if len(left) >= limits.connections_total + more:
         closed.append(_idlest(left, "connections_total", limits, ""))

@@ -25,6 +25,10 @@ _CHUNK = 64 * 1024
 NO_STATUS = "the server closed the channel without an exit status"
 _CLOSED = "the channel was closed by holdfast"
 _CUT = "the connection was lost"
+# A server closes a channel only when what was sent there is taken: by a program that
+# reads nothing never. Nobody waits longer for its word than that.
+_PARTING_SECONDS = 5.0
+_LEFT = "its channel serves another"
 # The library's word for a direction on which neither EOF nor CLOSE has come. It has no
 # public name for it.
 _OPEN = "open"
@@ -63,6 +67,7 @@ class Session(asyncssh.SSHClientSession[bytes]):
         self._outcome = asyncio.Event()
         self._all_came = False
         self._paused = self._resuming = False
+        self._parting: asyncio.TimerHandle | None = None
         self.sent = False
         self.abandoned = False
         self.waited = False
@@ -133,6 +138,8 @@ class Session(asyncssh.SSHClientSession[bytes]):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the end; first what had arrived while reading was paused."""
         channel = self._channel
+        if self._parting is not None:
+            self._parting.cancel()
         if channel is not None:
             self._all_came = getattr(channel, "_recv_state", _OPEN) != _OPEN
             self._deliver_rest(channel)
@@ -220,7 +227,32 @@ class Session(asyncssh.SSHClientSession[bytes]):
         """Close the channel."""
         if self._channel is not None and not self.over:
             self._closing = self._closing or _CLOSED
-            self._channel.close()
+            if self._channel.get_write_buffer_size():
+                # the library would wait until the host takes it
+                self._channel.abort()
+            else:
+                self._channel.close()
+            if self._parting is None:
+                loop = asyncio.get_running_loop()
+                self._parting = loop.call_later(_PARTING_SECONDS, self._part)
+
+    def _part(self) -> None:
+        """Wait no more for the server's word: it counts the channel still."""
+        self._room.set()
+        self._outcome.set()
+        if not self._end.done():
+            self._end.set_result(self._ending(None))
+
+    def leave(self) -> SSHClientChannel[bytes] | None:
+        """Give up the channel, open as it is, for another use; this is over then."""
+        if self.over:
+            return None
+        channel, self._channel = self._channel, None
+        self.answered = True
+        self._outcome.set()
+        self._end.set_result(ChannelEnd(lost=_LEFT))
+        self._on_end(self)
+        return channel
 
     async def exited(self) -> None:
         """Wait for the outcome."""

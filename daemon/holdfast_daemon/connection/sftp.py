@@ -53,59 +53,89 @@ class Sftp:
 
     async def real(self, path: bytes) -> bytes:
         """Return a path without links and dots."""
-        with _refusals():
-            return _bytes(await self._client.realpath(path))
+        with refusals():
+            return as_bytes(await self._client.realpath(path))
 
     async def stat(self, path: bytes) -> Attributes:
         """Return what `path` is, links followed."""
-        with _refusals():
-            return _attributes(await self._client.stat(path))
+        with refusals():
+            return attributes(await self._client.stat(path))
 
     async def read(self, path: bytes, most: int) -> bytes:
         """Return the first `most` bytes of a file."""
-        with _refusals():
+        with refusals():
             async with self._client.open(path, "rb") as file:
-                return _bytes(await file.read(most))
+                return as_bytes(await file.read(most))
 
     async def list(self, path: bytes) -> list[tuple[bytes, Attributes]]:
         """Return what a directory holds."""
-        with _refusals():
+        with refusals():
             found = await self._client.readdir(path)
-        rows = [(_bytes(one.filename), _attributes(one.attrs)) for one in found]
+        rows = [(as_bytes(one.filename), attributes(one.attrs)) for one in found]
         return [row for row in rows if row[0] not in (b".", b"..")]
 
     async def append(self, path: bytes, data: bytes) -> None:
         """Add to a file, which is made where it is not there."""
-        with _refusals():
+        with refusals():
             async with self._client.open(path, "ab") as file:
                 await file.write(data)
 
     async def make_directories(self, path: bytes) -> None:
         """Make a directory and those above it."""
-        with _refusals():
+        with refusals():
             await self._client.makedirs(path, exist_ok=True)
 
     async def swap(
-        self, data: bytes, draft: bytes, path: bytes, mode: int | None
-    ) -> None:
-        """Write `draft`, and put it in the place of `path`; else nothing is left."""
+        self,
+        data: bytes,
+        draft: bytes,
+        path: bytes,
+        mode: int | None,
+        *,
+        owner: tuple[int, int] | None = None,
+        fresh: bool = False,
+    ) -> bool:
+        """Write `draft`, and put it in the place of `path`; else nothing is left.
+
+        `mode`: nobody else reads it before it has that. `owner`: user and group that it
+        should have; returns whether it has them. `fresh`: nothing is replaced.
+        """
+        kept = True
+        own = asyncssh.SFTPAttrs(permissions=None if mode is None else 0o600)
         try:
-            with _refusals():
-                async with self._client.open(draft, "xb") as file:
+            with refusals():
+                async with self._client.open(draft, "xb", own) as file:
                     await file.write(data)
                     with contextlib.suppress(asyncssh.SFTPError):
                         await file.fsync()  # not every server can
+                if owner is not None:
+                    kept = await self._give(draft, *owner)
                 if mode is not None:
                     await self._client.chmod(draft, mode)
-                await self._client.posix_rename(draft, path)
+                if fresh:
+                    await self._client.rename(draft, path)
+                else:
+                    await self._client.posix_rename(draft, path)
         except BaseException:
             with contextlib.suppress(asyncssh.SFTPError):
                 await self._client.remove(draft)
             raise
+        return kept
+
+    async def _give(self, path: bytes, uid: int, gid: int) -> bool:
+        """Give a file to somebody; return whether it is theirs."""
+        about = attributes(await self._client.stat(path))
+        if (about.uid, about.gid) == (uid, gid):
+            return True
+        for who in (uid, about.uid):
+            with contextlib.suppress(asyncssh.SFTPError):
+                await self._client.chown(path, who, gid)
+                return who == uid
+        return False
 
 
 @contextlib.contextmanager
-def _refusals() -> Generator[None]:
+def refusals() -> Generator[None]:
     """Tell what the server refused in its system's words."""
     try:
         yield
@@ -123,31 +153,46 @@ async def sftp(link: Link) -> AsyncGenerator[Sftp]:
     Raises:
         DaemonError: The host has no SFTP server.
     """
+    async with session(link) as client:
+        yield Sftp(client)
+
+
+@asynccontextmanager
+async def session(link: Link) -> AsyncGenerator[SFTPClient]:
+    """Open what the library knows of a session, and close it at the end of the block.
+
+    Raises:
+        DaemonError: The host has no SFTP server.
+    """
     try:
         client = await link.connection.start_sftp_client(path_encoding=None)
     except (asyncssh.Error, OSError) as error:
-        raise _none(link, error) from None
+        raise no_sftp(link, str(error)) from None
+    link.proven = True
     try:
-        yield Sftp(client)
+        yield client
     finally:
         client.exit()
 
 
-def _none(link: Link, error: Exception) -> DaemonError:
+def no_sftp(link: Link, why: str) -> DaemonError:
+    """Return the error for a host that has neither shell nor SFTP."""
     return StateError(
         Reason.UNSUPPORTED,
         f"{link.host.shown} has neither a POSIX shell nor SFTP: its files can't be"
-        f" worked on ({error})",
+        f" worked on ({why})",
         hint="Use commands in the host's own words (ssh_exec).",
         ran=Ran.NO,
     )
 
 
-def _bytes(value: bytes | str) -> bytes:
+def as_bytes(value: bytes | str) -> bytes:
+    """Return a name as the host has it."""
     return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
 
 
-def _attributes(attrs: SFTPAttrs) -> Attributes:
+def attributes(attrs: SFTPAttrs) -> Attributes:
+    """Return what the library read of a file."""
     kinds = {1: stat.S_IFREG, 2: stat.S_IFDIR, 3: stat.S_IFLNK}
     mode = attrs.permissions or 0
     if not stat.S_IFMT(mode):

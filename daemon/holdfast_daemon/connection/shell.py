@@ -135,6 +135,11 @@ class Probe:
         """The answer was right."""
         return self._flags() is not None
 
+    def is_answer(self, line: bytes) -> bool:
+        """Whether a line of output is the right answer, and nothing else."""
+        found = self._answer.fullmatch(line.decode("utf-8", "replace"))
+        return found is not None
+
     def _flags(self) -> str | None:
         """Return the shell's own flags from the answer; None: it was not right."""
         for line in self._said.decode("utf-8", "replace").splitlines():

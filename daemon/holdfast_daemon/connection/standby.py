@@ -15,8 +15,10 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from holdfast_daemon.streams import Stream
+
 if TYPE_CHECKING:
-    from holdfast_daemon.streams import Stream
+    from holdfast_daemon.connection.shell import Probe
 
 # A shell reads a byte at a time here, so that it takes nothing of the command's input.
 LONGEST = 4096
@@ -24,59 +26,72 @@ _KEPT = 4096
 
 # bash reads these when sshd starts it (INVOCATION, "remote shell daemon"; the first
 # where a distribution says so). The words are how the common ones of them end at once
-# in a shell nobody types into.
+# in a shell nobody types into. No program is started for that.
 _LOOK = r"""
-quiet() {
-[ -r "$1" ] || return 0
-t=$(sed -e 's/^[[:space:]]*//' -e '/^#/d' -e '/^$/d' "$1" | head -n 4 |
-tr -d '[:space:];')
-case $t in
+quiet() { [ -r "$1" ] || return 0; holdfast_said= holdfast_count=0;
+while [ "$holdfast_count" -lt 4 ] &&
+{ IFS= read -r holdfast_line || [ -n "$holdfast_line" ]; }; do
+set -- $holdfast_line; case ${1-} in ''|'#'*) continue;; esac;
+IFS=; holdfast_said="$holdfast_said$*"; IFS="$holdfast_ifs;";
+holdfast_count=$((holdfast_count+1)); done <"$1"; case $holdfast_said in
 ''|'case$-in*i*)*)return'*|'[-z"$PS1"]&&return'*|'[-z"${PS1-}"]&&return'*) return 0;;
-'[[$-!=*i*]]&&return'*|'[[$-==*i*]]||return'*) return 0;;
-esac
-return 1
-}
-case $holdfast_shell in
-dash|ash|sh) ;;
-bash) [ -z "${BASH_ENV-}" ] && quiet /etc/bash.bashrc && quiet ~/.bashrc || exit 0;;
-*) exit 0;;
-esac
-found=$(command -v "$holdfast_shell") && [ "$found" -ef "$SHELL" ] || exit 0
-unset t found
-unset -f quiet
+'[[$-!=*i*]]&&return'*|'[[$-==*i*]]||return'*) return 0;; esac; return 1; };
+case $holdfast_shell in dash|ash|sh) ;;
+bash) [ -z "${BASH_ENV-}" ] || exit 0; set -f; holdfast_ifs=$IFS; IFS="$IFS;";
+quiet /etc/bash.bashrc && quiet ~/.bashrc || exit 0; IFS=$holdfast_ifs; set +f;;
+*) exit 0;; esac; holdfast_found=$(command -v "$holdfast_shell") &&
+[ "$holdfast_found" -ef "$SHELL" ] || exit 0; unset -f quiet;
 """
-
 _WAIT = r"""
-holdfast_newline='
-'
-printf 'holdfast:%s:%s\n' NONCE $$
-IFS= read -r holdfast_line || exit 0
-unset _
-eval "$holdfast_line"
+printf 'holdfast:%s:%s\n' NONCE $$; IFS= read -r holdfast_line || exit 0;
+unset _; eval "$holdfast_line"
 """
+# A line has none of its own.
+_NEWLINE = "holdfast_newline=$(printf '\\n.'); holdfast_newline=${holdfast_newline%.}; "
 
 
 class Greeting:
     """The command that makes a channel's shell wait, and the reader of its answer."""
 
-    def __init__(self, *, look: bool) -> None:
-        """Wait; with `look` only where start-up files do nothing."""
+    def __init__(self, *, look: bool, probe: Probe | None = None) -> None:
+        """Wait; with `look` only where start-up files do nothing.
+
+        `probe` is put to the login shell before: one that does not understand it does
+        not come to the rest.
+        """
         nonce = secrets.token_hex(8)
         self._answer = f"holdfast:{nonce}:".encode()
-        before = "holdfast_shell=${SHELL##*/}" + (_LOOK if look else "")
-        text = before + _WAIT.replace("NONCE", nonce)
-        self.command = f"exec /bin/sh -c {shlex.quote(text)}".encode()
+        self._probe = probe
+        before = "holdfast_shell=${SHELL##*/};" + (_LOOK if look else "")
+        # on one line: a device with a command line of its own takes each for a command
+        text = " ".join((before + _WAIT.replace("NONCE", nonce)).split("\n")).strip()
+        self.command = f"exec /bin/sh -c {shlex.quote(text)}"
+        if probe is not None:
+            self.command = f"{probe.command}; {self.command}"
         self._said = b""
 
-    def received(self, stream: Stream, data: bytes) -> None:  # noqa: ARG002
+    def received(self, stream: Stream, data: bytes) -> None:
         """Take what it says."""
-        self._said = (self._said + data)[-_KEPT:]
+        if self._probe is not None:
+            self._probe.received(stream, data)
+        if stream is Stream.OUT:
+            self._said = (self._said + data)[-_KEPT:]
+
+    @property
+    def heard(self) -> bool:
+        """It has said all that it says before it waits."""
+        return self._said.count(b"\n") > (self._probe is not None)
 
     @property
     def waits(self) -> bool:
         """It waits, and has said nothing else: no start-up file spoke up."""
-        word = self._said.removeprefix(self._answer).removesuffix(b"\n")
-        return self._said.startswith(self._answer) and word.isdigit()
+        said = self._said
+        if self._probe is not None:
+            first, _, said = said.partition(b"\n")
+            if not self._probe.is_answer(first):
+                return False
+        word = said.removeprefix(self._answer).removesuffix(b"\n")
+        return said.startswith(self._answer) and word.isdigit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +117,6 @@ class Script:
         text = f"{self.before}exec {program} -c {shlex.quote(self.command)}"
         if "\n" in text:
             # within quotes, where alone a newline can stand here
-            text = text.replace("\n", "'\"$holdfast_newline\"'")
+            text = _NEWLINE + text.replace("\n", "'\"$holdfast_newline\"'")
         data = text.encode("utf-8", "surrogateescape") + b"\n"
         return data if len(data) <= LONGEST else b""

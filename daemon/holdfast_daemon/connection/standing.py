@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from holdfast_daemon.connection.history import History, Kind
@@ -98,10 +97,9 @@ class Chronicle:
         state, since = "", None
         if last is not None:
             state, since = last.kind.value, last.at
-        ready = [row.age for row in rows if row.state == "ready"]
-        if ready:
-            since = self._clock.now() - timedelta(seconds=max(ready))
-            state = "connected"
+        if any(row.state == "ready" for row in rows):
+            logins = [r.since for r in rows if r.state == "ready" and r.since]
+            state, since = "connected", min(logins, default=None)
         elif any(row.state == "connecting" for row in rows):
             state, since = "waiting" if retry > 0 else "connecting", None
         elif retry > 0:

@@ -349,7 +349,25 @@ async def listen(
     except (asyncssh.Error, OSError) as error:
         raise failure.LinkGone(link.host, failure.lost_reason(error)) from None
     link.proven = True
-    return Listening(listener, found)
+    listening = Listening(listener, found)
+    if link.widened(place.host):
+        await listening.close(seconds)
+        raise _for_everybody(link, place)
+    return listening
+
+
+def _for_everybody(link: Link, place: Place) -> DaemonError:
+    """Return the error for a host that would listen on more than it was asked to."""
+    why = "its sshd, with GatewayPorts yes, would listen on all addresses instead"
+    return StateError(
+        Reason.FORWARD_REFUSED,
+        f"{link.host.shown} does not listen on {place}: {why}, and everybody who"
+        " reaches it could use the forward",
+        hint="Set GatewayPorts to no or clientspecified there, or let it listen on a"
+        " socket (remote_socket). A person may allow bind_address 0.0.0.0 by"
+        " forward_wildcard = true in the configuration.",
+        metadata={"host": link.host.shown, "listen": str(place), "why": why},
+    )
 
 
 async def _unheard(link: Link, place: Place, seconds: float) -> DaemonError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -42,6 +43,10 @@ _log = logging.getLogger(__name__)
 _MOST_METHODS = 16
 _MOST_STEPS = 10
 _METHOD_CHARS = 64
+_WIDENED = re.compile(
+    r'Forwarding listen address "([^"]*)" overridden by server GatewayPorts'
+)
+_MOST_WIDENED = 100
 _TOUCH = "a touch of the security key"
 
 
@@ -54,6 +59,7 @@ class Visitor(asyncssh.SSHClient):
         accepted: What of that it took, when it wanted more.
         locked: The key it would have taken, had its passphrase been at hand.
         helped: A person answered, or touched a key.
+        widened: Addresses that it was to listen on, and listens on all instead.
     """
 
     def __init__(
@@ -76,6 +82,7 @@ class Visitor(asyncssh.SSHClient):
         self.accepted: list[str] = []
         self.locked: NeedsError | None = None
         self.helped = False
+        self.widened: set[str] = set()
         self.on_right_host: Callable[[], None] | None = None
         self.doing = "reaching it"
         self.lost = False
@@ -122,6 +129,17 @@ class Visitor(asyncssh.SSHClient):
 
         conn._packet_handlers = {**handlers, MSG_USERAUTH_FAILURE: refused}  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         presented.attend(conn, self._judge)
+
+    def debug_msg_received(
+        self,
+        msg: str,
+        lang: str,  # noqa: ARG002
+        always_display: bool,  # noqa: ARG002
+    ) -> None:
+        """Note what OpenSSH tells in no other way."""
+        found = _WIDENED.fullmatch(msg)
+        if found is not None and len(self.widened) < _MOST_WIDENED:
+            self.widened.add(found[1])
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass the end on to whoever holds the connection."""

@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING
 
 import asyncssh
 from asyncssh import SSHClientChannel
-from asyncssh.constants import OPEN_REQUEST_PTY_FAILED, OPEN_REQUEST_SESSION_FAILED
+from asyncssh.constants import (
+    OPEN_CONNECT_FAILED,
+    OPEN_REQUEST_PTY_FAILED,
+    OPEN_REQUEST_SESSION_FAILED,
+)
 from asyncssh.packet import SSHPacket, String, UInt32
 
 from holdfast_daemon.connection.standby import Greeting
@@ -29,7 +33,9 @@ if TYPE_CHECKING:
     from holdfast_daemon.connection.session import Session
 
 _WINDOW = 2 * 1024 * 1024
-_PACKET = 32 * 1024
+# A packet around so much data must stay below the 256 KiB that the library takes, and
+# OpenSSH sends as much as it may once we were slow to read.
+_PACKET = 255 * 1024
 # RFC 4254 8: the end of a list of terminal modes, here an empty one.
 _NO_MODES = b"\0"
 
@@ -73,23 +79,34 @@ class Carried:
         self.now -= 1
 
 
-class _Listener(asyncssh.SSHClientSession[bytes]):
-    """Hears what a shell says before it waits."""
+class Listener:
+    """Hears what a shell says before it waits; a sink."""
 
     def __init__(self, greeting: Greeting) -> None:
+        """Have `greeting` read it."""
         self._greeting = greeting
         self.heard = asyncio.Event()
 
+    def received(self, stream: Stream, data: bytes) -> None:
+        """Pass it on."""
+        self._greeting.received(stream, data)
+        if self._greeting.heard:
+            self.heard.set()
+
+
+class _Hearing(asyncssh.SSHClientSession[bytes]):
+    """Hands what comes to a listener."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
     def data_received(self, data: bytes, datatype: int | None) -> None:
-        """Pass it on; a whole line is all there should be."""
-        if datatype is None:
-            self._greeting.received(Stream.OUT, data)
-            if data.endswith(b"\n"):
-                self.heard.set()
+        """Pass it on."""
+        self._listener.received(Stream.ERR if datatype else Stream.OUT, data)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Hear no more."""
-        self.heard.set()
+        self._listener.heard.set()
 
 
 class Waiting(SSHClientChannel[bytes]):
@@ -137,8 +154,9 @@ class Waiting(SSHClientChannel[bytes]):
             TimeoutError: It says nothing.
         """
         greeting = Greeting(look=look)
-        before, self._session = self._session, (listener := _Listener(greeting))
-        if not await self._run(replace(start, command=greeting.command)):
+        listener = Listener(greeting)
+        before, self._session = self._session, _Hearing(listener)
+        if not await self._run(replace(start, command=greeting.command.encode())):
             return False
         async with asyncio.timeout(seconds):
             await listener.heard.wait()
@@ -146,6 +164,11 @@ class Waiting(SSHClientChannel[bytes]):
         if self.shell:
             self._session = before
         return self.shell
+
+    def keep(self) -> None:
+        """Have the shell on it wait on, for another session than what it had."""
+        self._session = asyncssh.SSHClientSession[bytes]()
+        self.shell = True
 
     def suits(self, start: Start) -> bool:
         """Whether that can be started here: a waiting shell has no terminal."""
@@ -163,6 +186,9 @@ class Waiting(SSHClientChannel[bytes]):
             asyncssh.ChannelOpenError: The server does not do it, or nobody wants it.
             asyncssh.Error: The connection ended meanwhile.
         """
+        if not self.usable:
+            # nothing was asked of it yet
+            raise asyncssh.ChannelOpenError(OPEN_CONNECT_FAILED, "it was closed")
         self._session = session
         session.connection_made(self)
         if self.shell:

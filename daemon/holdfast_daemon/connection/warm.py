@@ -101,6 +101,20 @@ class Warm:
                 return channel
         return None
 
+    def adopt(self, channel: Waiting | None) -> None:
+        """Keep one that a shell waits on already; None: no shell may wait there."""
+        self._shells = channel is not None
+        if channel is None:
+            return
+        if self._open and self._limits.channels_waiting:
+            channel.keep()
+            self._waiting.append(channel)
+            seconds = self._limits.channels_waiting_seconds
+            self._demand.asked(asyncio.get_running_loop().time(), seconds, found=False)
+            self.fill_within(seconds)
+        else:
+            channel.close()
+
     def fill(self) -> None:
         """Open what is wanted and give back what is not; later look again."""
         self._waiting = [channel for channel in self._waiting if channel.usable]
@@ -121,6 +135,11 @@ class Warm:
             self._waiting.pop().close()
         if self._waiting:
             self.fill_within(self._demand.left(now))
+
+    def spare(self) -> None:
+        """Close one that waits, if there is one."""
+        if self._waiting:
+            self._waiting.pop().close()
 
     def fill_within(self, seconds: float) -> None:
         """Fill so much later, or sooner where that is planned."""
