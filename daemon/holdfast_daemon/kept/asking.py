@@ -81,15 +81,17 @@ class Asking:
         self.host = host
         self.limits = limits
 
-    async def ask(self, operation: str, *words: str, stdin: bytes = b"") -> Answer:
-        """Do `operation` to its end.
+    async def ask(
+        self, operation: str, *words: str, stdin: bytes = b"", urgent: bool = False
+    ) -> Answer:
+        """Do `operation` to its end; an `urgent` one also where all channels are used.
 
         Raises:
             StateError: The host can keep nothing; nothing ran.
             LinkError: It can't be reached or does not answer; `ran` says what is known.
         """
         for _ in range(_TRIES):
-            answer = await self._run(operation, words, stdin)
+            answer = await self._run(operation, words, stdin, urgent=urgent)
             if answer.end.lost is not None:
                 raise LinkError(
                     Reason.CONNECTION_LOST,
@@ -141,15 +143,20 @@ class Asking:
             Reason.NOT_KEPT,
             f"{self.host.shown} can't keep a shell: {why}",
             hint="Ask for durability `held`: the daemon then holds the shell itself.",
-            metadata={"host": self.host.shown},
+            metadata={"host": self.host.shown, "why": why},
         )
 
     async def _run(
-        self, operation: str, words: tuple[str, ...], stdin: bytes
+        self,
+        operation: str,
+        words: tuple[str, ...],
+        stdin: bytes,
+        *,
+        urgent: bool = False,
     ) -> Answer:
         seconds = self.limits.channel_open_seconds + _STARTING
         sink = _Collector()
-        async with await self.pool.lease(self.host) as lease:
+        async with await self.pool.lease(self.host, urgent=urgent) as lease:
             facts = await lease.facts()
             if facts.confined or not (facts.family == "posix" or facts.wraps):
                 raise self.refused("it has no POSIX shell that may do that")

@@ -7,7 +7,7 @@ import random
 from typing import TYPE_CHECKING
 
 from holdfast_daemon.connection.state import Backoff
-from holdfast_daemon.errors import DaemonError, LinkError, Ran, Reason, StateError
+from holdfast_daemon.errors import DaemonError, LinkError, Ran, Reason
 from holdfast_daemon.kept.line import LineEnd
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _FIRST = 0.1
 _MOST = 30.0
+# an attachment that held for so long shows a host that is back, though nothing was said
+_LASTING_SECONDS = 5.0
 
 
 def _nothing(*_told: object) -> None:
@@ -164,17 +166,23 @@ class Follower:
                 input=self._input,
                 on_skipped=self._on_skipped,
             )
-        except StateError as error:
-            return LineEnd("none", why=error.message)
         except DaemonError as error:
-            return LineEnd("gone", why=error.message)
+            # what else goes wrong, here or at the login, says nothing of what is kept
+            kept = error.reason is not Reason.NOT_KEPT
+            return LineEnd("gone" if kept else "none", why=error.message)
         try:
             if self._paused:
                 line.pause()
-            if line.answered:
-                self._line = line
-                self._came()
-            return await line.ended()
+            if not line.answered:
+                return await line.ended()
+            self._line = line
+            self._came()
+            loop = asyncio.get_running_loop()
+            since = loop.time()
+            end = await line.ended()
+            if loop.time() - since >= _LASTING_SECONDS:
+                self._backoff.succeeded()
+            return end
         finally:
             self._line = None
             line.close()

@@ -27,6 +27,14 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LOG = re.compile(r"[a-z0-9][a-z0-9/]{0,63}")
 _SIGNAL = re.compile(r"[A-Z][A-Z0-9+-]{1,15}")
 _TRIES = 3
+# A full host must stay stoppable, and one that waits for word of ours must get it.
+_URGENT = frozenset({"ack", "end", "signal"})
+# why nothing was started, by the word of holder.sh
+_REFUSED = {
+    "disk": "its disk takes no more",
+    "path": "the path of its cache directory has quotes, backslashes or newlines",
+    "nothing": "no kind of terminal starts one there",
+}
 
 
 class Keeper:
@@ -77,14 +85,17 @@ class Keeper:
         grace = str(max(1, round(self._limits.stop_grace_seconds)))
         return await self._standing("end", ident, "1" if force else "0", grace)
 
-    async def signal(self, ident: str, name: str) -> Standing:
+    async def signal(self, ident: str, name: str, number: int = 0) -> Standing:
         """Send a signal to what runs in its foreground; `sent` tells where it went.
 
-        The shell itself gets none but INT, KILL and HUP.
+        The shell itself gets none but INT, KILL and HUP, and nothing gets one that is
+        meant for the command of a `number` that has ended, or has not begun: that never
+        will where the signal was to end it.
         """
         if not _SIGNAL.fullmatch(name):
             raise InputError("signal", f"{name!r} is no name of a signal")
-        return await self._standing("signal", ident, name.removeprefix("SIG"))
+        words = [name.removeprefix("SIG")] + ([str(number)] if number else [])
+        return await self._standing("signal", ident, *words)
 
     async def resize(self, ident: str, cols: int, rows: int) -> Standing:
         """Tell its terminal's new size."""
@@ -98,6 +109,13 @@ class Keeper:
         if not _LOG.fullmatch(stream):
             raise InputError("stream", f"{stream!r} is no log")
         return await self._standing("ack", ident, stream, str(int(offset)))
+
+    async def strip(self, ident: str) -> None:
+        """Forget what is lost there, but for what another shell may take over."""
+        _check(ident)
+        answer = await self.asking.ask("strip", ident)
+        if b"state=none" not in answer.out:
+            raise self._unclear(answer)
 
     async def wipe(self, ident: str) -> None:
         """End all of it, and forget it; nothing happens where it is not there."""
@@ -141,7 +159,8 @@ class Keeper:
 
     async def _standing(self, operation: str, ident: str, *words: str) -> Standing:
         _check(ident)
-        answer = await self.asking.ask(operation, ident, *words)
+        urgent = operation in _URGENT
+        answer = await self.asking.ask(operation, ident, *words, urgent=urgent)
         if b"state=none\n" in answer.out:
             return Standing(ident)
         found = next(standings(answer.out), None)
@@ -166,19 +185,25 @@ class Keeper:
                 hint="Leave shell out to use the login shell.",
                 metadata={"shell": plan.shell},
             )
-        if answer.end.exit_code == 75:  # noqa: PLR2004  EX_TEMPFAIL, holder.sh's word
+        if answer.end.exit_code == 75:  # noqa: PLR2004  EX_TEMPFAIL, outside.sh's word
             return StateError(
                 Reason.IN_USE,
                 f"{where} keeps something as {plan.ident} already",
                 hint="Look at it, or choose another id.",
             )
         if refused:
-            return self.asking.refused("no kind of terminal starts one there")
+            return self.asking.refused(_REFUSED.get(refused, _REFUSED["nothing"]))
         why = answer.words or f"its script ended with {answer.end.exit_code}"
         return self.asking.refused(why)
 
     def _unclear(self, answer: Answer) -> LinkError:
-        why = answer.words or f"it ended with {answer.end.exit_code}"
+        end = answer.end
+        how = (
+            f"SIG{end.signal} ended it"
+            if end.signal
+            else f"it ended with {end.exit_code}"
+        )
+        why = answer.words or how
         return LinkError(
             Reason.PROTOCOL_ERROR,
             f"{self.host.shown} does not answer as it should: {why}",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from holdfast_daemon.kept.standing import exit_code
+
 _MARK = b"\x1e"
 # a start-up file may say so much before the script begins
 _NOISE = 64 * 1024
@@ -72,8 +74,8 @@ class AttachReader:
             self._held = data[start:]
             return data[:start]
         how, _, value = data[begin:end].decode("ascii", "replace").partition(" ")
-        if how == "exit" and value.isdigit():
-            self.trailer = Trailer(exit_code=int(value))
+        if how == "exit" and (code := exit_code(value)) is not None:
+            self.trailer = Trailer(exit_code=code)
         elif how == "signal" and value:
             self.trailer = Trailer(signal=value)
         else:

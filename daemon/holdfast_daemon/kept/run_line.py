@@ -12,10 +12,11 @@ from holdfast_daemon.kept.wrapper import RunReader
 from holdfast_daemon.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from holdfast_daemon.connection.channel import Channel, ChannelEnd, Sink
 
+UNREAD = "what was typed in its terminal before was not finished, as with an open quote"
 _COMPLAINT = 4096
 # how often a host is asked whether the shell lives, while nothing is told
 _LOOK_SECONDS = 10.0
@@ -25,6 +26,8 @@ _KEEP_SECONDS = 30.0
 _ACK_BYTES = 1024 * 1024
 _NEVER = 65
 _NONE = 66
+_OVER = 70
+_UNTOLD = 72
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +37,22 @@ class RunEnd:
     Attributes:
         signal: What ended its shell.
         lost: Why nothing is known; with `gone` another line may follow it.
+        cut: With `gone`: the host itself ended the line, as to drop what is safe here.
         cwd: Where the shell is.
         shell_ended: The shell ended with it, with that code or signal.
         not_begun: It never ran, and never will.
+        late: The host ended it when its time was over.
     """
 
     exit_code: int | None = None
     signal: str | None = None
     lost: str | None = None
     gone: bool = False
+    cut: bool = False
     cwd: str = ""
     shell_ended: bool = False
     not_begun: bool = False
+    late: bool = False
 
 
 class RunLine:
@@ -64,8 +71,12 @@ class RunLine:
         offsets: tuple[int, int] = (0, 0),
         *,
         kept_bytes: int,
+        saved: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Follow from `offsets` on; the host keeps so much until it is told of it."""
+        """Follow from `offsets` on; the host keeps so much until it is told of it.
+
+        `saved` returns when what was handed on by then outlives this process.
+        """
         self.header = secrets.token_hex(8)
         self.complaint = ""
         self._reader = RunReader(self.header, nonce)
@@ -73,7 +84,10 @@ class RunLine:
         self._on_skipped = on_skipped
         self._asked = offsets
         self._step = min(_ACK_BYTES, kept_bytes // 8)
-        self._acked = sum(offsets)
+        self._kept_bytes = kept_bytes
+        self._saved = saved
+        # what the host is known to have heard of: nothing that an earlier line said
+        self._acked = 0
         self._channel: Channel | None = None
         self._said = b""
         self._began = asyncio.Event()
@@ -105,8 +119,8 @@ class RunLine:
             self._began_there(stream, reader.offset - len(printed))
         if printed:
             self._sink.received(stream, printed)
-            if sum(self.offsets) - self._acked >= self._step:
-                self._behind.set()
+        if self._reader.begun and sum(self.offsets) - self._acked >= self._step:
+            self._behind.set()
         if self._reader.done is not None and not self._end.done():
             self._settle_done()
 
@@ -121,12 +135,15 @@ class RunLine:
         done = self._reader.done
         assert done is not None  # noqa: S101  the caller looked
         lost = None
-        if done.exit_code is None and done.signal is None:
+        if done.not_begun:
+            lost = UNREAD
+        elif done.exit_code is None and done.signal is None:
             lost = "its end could not be read"
         self._end.set_result(
             RunEnd(
                 done.exit_code, done.signal, lost,
-                cwd=done.cwd, shell_ended=done.shell_ended,
+                cwd=done.cwd, shell_ended=done.shell_ended, late=done.late,
+                not_begun=done.not_begun,
             )
         )  # fmt: skip
 
@@ -147,6 +164,9 @@ class RunLine:
         except TimeoutError:
             self.close()
             raise _unclear("the host did not answer") from None
+        except BaseException:
+            self.close()
+            raise
         if self._reader.begun:
             return None
         end = await self.ended()
@@ -189,10 +209,14 @@ class RunLine:
     async def _say(self, channel: Channel) -> None:
         out, err = self.offsets
         if out + err > self._acked:
+            if self._saved is not None:
+                await self._saved()
             self._acked = out + err
             await _write(channel, f"ack {out} {err}\n".encode())
-        else:
-            await _write(channel, b"look\n")
+            return
+        # a host with a full disk may have taken the last one for nothing, and waits
+        again = f"ack {out} {err}\n" if self._acked >= self._kept_bytes else ""
+        await _write(channel, f"{again}look\n".encode())
 
     def _gone(self, end: ChannelEnd) -> None:
         self.complaint = self._said.decode("utf-8", "replace").strip()[-500:]
@@ -200,14 +224,19 @@ class RunLine:
             return
         if end.exit_code is not None and not self._reader.begun:
             self._refused = end.exit_code
-        never = self._refused in (_NEVER, _NONE)
+        never, none = self._refused == _NEVER, self._refused == _NONE
         lost = end.lost or f"the host stopped telling: {self.complaint or 'no reason'}"
-        over = end.exit_code == 70  # noqa: PLR2004  run.sh: nothing will come any more
+        over, full = end.exit_code == _OVER, end.exit_code == _UNTOLD
+        if full:
+            lost = "its host's disk was full: some of it, and how it ended, is lost"
         if over:
             lost = "the shell was gone before it told how the command ended"
-        self._end.set_result(
-            RunEnd(lost=lost, gone=not (never or over), not_begun=never)
-        )
+        if none:
+            # it may have ended, and been forgotten
+            lost = "its host keeps nothing of it any more"
+        gone = not (never or none or over or full)
+        cut = gone and end.lost is None
+        self._end.set_result(RunEnd(lost=lost, gone=gone, cut=cut, not_begun=never))
 
     def pause(self) -> None:
         """Stop reading; the host then waits, or keeps what comes."""

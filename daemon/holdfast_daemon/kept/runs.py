@@ -14,11 +14,12 @@ from holdfast_daemon.kept.run_line import RunLine
 from holdfast_daemon.kept.standing import standings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from holdfast_daemon.connection.channel import Sink
     from holdfast_daemon.connection.pool import Pool
     from holdfast_daemon.hosts.host import Host
+    from holdfast_daemon.kept.half import Half
     from holdfast_daemon.kept.standing import Standing
     from holdfast_daemon.kept.wrapper import Family
     from holdfast_daemon.limits import Limits
@@ -32,12 +33,16 @@ _START_SECONDS = 20
 # a command goes with the line that tells of it, or by its stdin
 _SHORT = 2048
 _SETTLE_SECONDS = 2
+_NO_DIRECTORY = 67
+_NO_SHELL = 68
+_NO_ROOM = 73
 _NOT_READY = 77
 # run.sh's words, by its exit codes; with each of them nothing was typed
 _REFUSED = {
     65: (Reason.SESSION_ENDED, "it was never told to the shell"),
     66: (Reason.SESSION_ENDED, "nothing is kept there under that id and number"),
-    70: (Reason.SESSION_ENDED, "its output can't be kept: the disk may be full"),
+    70: (Reason.NOT_KEPT, "its output can't be kept: the disk may be full"),
+    71: (Reason.SESSION_BUSY, "it was stopped before its shell was told"),
     74: (Reason.CONNECTION_LOST, "not all of it arrived"),
     75: (Reason.IN_USE, "one with that number was told to it before"),
     76: (Reason.SESSION_BUSY, "something else runs in its foreground"),
@@ -47,6 +52,10 @@ _REFUSED = {
         "the path of its cache directory has quotes, backslashes or newlines",
     ),
     79: (Reason.SESSION_ENDED, "its shell has ended"),
+    80: (
+        Reason.SESSION_BUSY,
+        "half a line was typed before, and it has no terminal that could take it back",
+    ),
 }
 
 
@@ -57,6 +66,7 @@ class Program:
     Attributes:
         cwd: Where it runs; empty: the home directory.
         shell: Program that gets it with -c; empty: the login shell.
+        seconds: Its host ends it after so long; 0: never.
         meta: NAME=VALUE lines for people and other daemons: name, created, owner,
             command.
     """
@@ -66,6 +76,7 @@ class Program:
     env: Mapping[str, str] | None = None
     shell: str = ""
     stdin: bytes = b""
+    seconds: int = 0
     meta: str = ""
 
 
@@ -92,8 +103,10 @@ class Runs:
         self._asking = Asking(pool, host, limits)
         self._host = host
 
-    async def prime(self, ident: str, family: Family) -> None:
+    async def prime(self, ident: str, family: Family, half: Half = "none") -> None:
         """Have the shell of `ident` ready for commands; nothing happens the next time.
+
+        What is on the line where that is typed goes, as `start` has it.
 
         Raises:
             StateError: Its shell takes none, or is not ready; nothing was run.
@@ -108,7 +121,7 @@ class Runs:
                 " ssh_session_write and ssh_session_read.",
             )
         answer = await self._asking.ask(
-            "prime", _known(ident), str(_START_SECONDS), *self._bounds(), *found
+            "prime", _known(ident), str(_START_SECONDS), half, *self._bounds(), *found
         )
         if answer.end.exit_code != 0:
             raise self.refused(answer.end.exit_code or 0, answer.words)
@@ -122,11 +135,13 @@ class Runs:
         command: str,
         sink: Sink,
         *,
+        half: Half = "none",
         on_skipped: Callable[[Stream, int], None] | None = None,
+        saved: Callable[[], Awaitable[None]] | None = None,
     ) -> RunLine:
         """Tell the shell a command, at most once for each `number`, which go up.
 
-        It returns when that was typed.
+        It returns when that was typed, in place of a line that was begun there: `half`.
 
         Raises:
             InputError: The command has a NUL in it.
@@ -138,13 +153,14 @@ class Runs:
         data = command.encode("utf-8", "surrogateescape")
         short = len(data) <= _SHORT
         for _ in range(_TRIES):
-            line = self._line(nonce, sink, on_skipped)
+            line = self._line(nonce, sink, on_skipped, saved)
             told = [
                 "type",
                 _known(ident),
                 str(number),
                 line.header,
                 nonce,
+                half,
                 str(len(data)),
             ]
             if short:
@@ -157,7 +173,7 @@ class Runs:
             if code == script.ABSENT:
                 await self._asking.put()
             elif code == _NOT_READY:
-                await self.prime(ident, family)
+                await self.prime(ident, family, half)
             else:
                 raise self.refused(code, line.complaint)
         raise self.refused(_NOT_READY, "")
@@ -171,6 +187,7 @@ class Runs:
         sink: Sink,
         *,
         on_skipped: Callable[[Stream, int], None] | None = None,
+        saved: Callable[[], Awaitable[None]] | None = None,
     ) -> RunLine:
         """Go on where another line was left.
 
@@ -181,7 +198,7 @@ class Runs:
             LinkError: The host can't be reached.
         """
         for _ in range(_TRIES):
-            line = self._line(nonce, sink, on_skipped, offsets)
+            line = self._line(nonce, sink, on_skipped, saved, offsets)
             channel = await self._asking.open(
                 line, "follow", _known(ident), str(number), line.header,
                 *map(str, offsets),
@@ -197,41 +214,43 @@ class Runs:
             await self._asking.put()
         raise self._asking.refused("its cache directory keeps nothing")
 
-    async def launch(
-        self,
-        ident: str,
-        nonce: str,
-        program: Program,
-        sink: Sink,
-        *,
-        on_skipped: Callable[[Stream, int], None] | None = None,
-    ) -> RunLine:
-        """Run a command that needs nobody to stay, and follow it.
+    async def begin(self, ident: str, nonce: str, program: Program) -> Standing:
+        """Run a command that needs nobody to stay, at most once for each `ident`.
 
-        It is kept under `ident`, with number 1 for `follow`.
+        Number 1 of `ident` is what to follow.
 
         Raises:
-            StateError: The host can keep nothing; nothing ran.
-            LinkError: The host can't be reached; `ran` says what is known.
+            StateError: Nothing ran: the host can keep nothing, or its directory or
+                shell is not there; or one of that name was begun before (IN_USE).
+            LinkError: The host can't be reached; `ran` says what is known. `ever` then
+                settles it.
         """
-        await self.begin(ident, nonce, program)
-        return await self.follow(ident, 1, nonce, (0, 0), sink, on_skipped=on_skipped)
-
-    async def begin(self, ident: str, nonce: str, program: Program) -> Standing:
-        """Run a command that needs nobody to stay; see `launch`."""
-        data = _exports(program.env or {}) + program.command
-        if "\0" in data:
+        sent = program.command.encode("utf-8", "surrogateescape")
+        exports = _exports(program.env or {}).encode("utf-8", "surrogateescape")
+        if b"\0" in sent + exports:
             raise InputError("command", "a command can't contain NUL")
-        sent = data.encode("utf-8", "surrogateescape")
+        sizes = map(str, (len(sent), len(exports), len(program.stdin)))
         answer = await self._asking.ask(
             "job", _known(ident), *self._bounds(), nonce, program.meta, program.cwd,
-            program.shell, str(len(sent)), str(len(program.stdin)),
-            stdin=sent + program.stdin,
+            program.shell, str(program.seconds), *sizes,
+            stdin=sent + exports + program.stdin,
         )  # fmt: skip
         found = next(standings(answer.out), None)
         if answer.end.exit_code == 0 and found is not None:
             return found
-        raise self.refused(answer.end.exit_code or 0, answer.words)
+        raise self._not_begun(answer.end.exit_code or 0, program, answer.words)
+
+    async def ever(self, ident: str) -> bool:
+        """Say whether a durable command began; one that has not by now never will.
+
+        Raises:
+            LinkError: The host can't be reached.
+        """
+        answer = await self._asking.ask("ever", _known(ident))
+        told = answer.out.strip()
+        if told not in (b"begun", b"never"):
+            raise self.refused(answer.end.exit_code or 0, answer.words)
+        return told == b"begun"
 
     async def latest(self, ident: str) -> Latest | None:
         """Return what the session was told last; None: nothing is kept there."""
@@ -256,6 +275,14 @@ class Runs:
         )
         return answer.out.strip() == b"told"
 
+    async def seen(self, ident: str, number: int) -> bool:
+        """Say whether the shell came to a command, or never will: its line tells that.
+
+        It never will where it takes what was typed for a part of something before.
+        """
+        answer = await self._asking.ask("unread", _known(ident), str(number))
+        return answer.out.strip() in (b"seen", b"unread")
+
     async def drop(self, ident: str, number: int) -> None:
         """Forget the output of a command whose end is known here."""
         await self._asking.ask("drop", _known(ident), str(number))
@@ -265,14 +292,36 @@ class Runs:
         nonce: str,
         sink: Sink,
         on_skipped: Callable[[Stream, int], None] | None,
+        saved: Callable[[], Awaitable[None]] | None,
         offsets: tuple[int, int] = (0, 0),
     ) -> RunLine:
         kept = self._limits.kept_bytes
-        return RunLine(nonce, sink, on_skipped, offsets, kept_bytes=kept)
+        return RunLine(nonce, sink, on_skipped, offsets, kept_bytes=kept, saved=saved)
 
     def _bounds(self) -> tuple[str, str]:
         limits = self._limits
         return str(int(limits.kept_bytes)), str(int(limits.kept_patience_seconds))
+
+    def _not_begun(self, code: int, program: Program, words: str) -> Exception:
+        where = self._host.shown
+        if code == _NO_DIRECTORY:
+            return StateError(
+                Reason.CWD_FAILED,
+                f"the working directory {program.cwd!r} can't be entered on {where}",
+                hint="Give a directory that exists and may be entered.",
+                metadata={"cwd": program.cwd},
+            )
+        if code == _NO_SHELL:
+            return StateError(
+                Reason.SHELL_FAILED,
+                f"the shell {program.shell!r} was not found on {where}",
+                hint="Leave shell out to use the login shell.",
+                metadata={"shell": program.shell},
+            )
+        if code == _NO_ROOM:
+            why = words.rpartition("holdfast:")[2]
+            return self._asking.refused(why or "its cache directory takes nothing")
+        return self.refused(code, words)
 
     def refused(self, code: int, words: str) -> Exception:
         """Return the error for a command that was told to no shell."""

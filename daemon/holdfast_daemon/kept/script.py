@@ -18,9 +18,22 @@ from holdfast_daemon.connection.standby import Script
 if TYPE_CHECKING:
     from holdfast_daemon.connection.shell import ShellFacts
 
-# run.sh holds the commands of sessions; words.sh calls what the others define
-_PARTS = ("pump.sh", "holder.sh", "run.sh", "words.sh")
-_ROOM = "${XDG_CACHE_HOME:-$HOME/.cache}/holdfast/kept"
+# quick.sh is all that a command in a session needs; words.sh calls what others define
+_PARTS = (
+    "quick.sh",
+    "pump.sh",
+    "standing.sh",
+    "holder.sh",
+    "outside.sh",
+    "again.sh",
+    "run.sh",
+    "words.sh",
+)
+# a path that is not absolute counts as none
+_ROOM = (
+    "case ${XDG_CACHE_HOME-} in /*) ;; *) XDG_CACHE_HOME= ;; esac;"
+    ' hf_room="${XDG_CACHE_HOME:-$HOME/.cache}/holdfast/kept"'
+)
 # how a call ends where the host has not got the script
 ABSENT = 97
 
@@ -30,7 +43,7 @@ def source() -> bytes:
     """Return the script."""
     folder = resources.files("holdfast_daemon.kept") / "host"
     parts = [folder / name for name in _PARTS]
-    lines = "".join(part.read_text("utf-8") for part in parts if part.is_file())
+    lines = "".join(part.read_text("utf-8") for part in parts)
     # comments are for readers here
     kept = [line for line in lines.splitlines() if not line.lstrip().startswith("#")]
     return ("\n".join(kept) + "\n").encode()
@@ -44,28 +57,34 @@ def name() -> str:
 
 def call(facts: ShellFacts, operation: str, *words: str) -> str | Script:
     """Return the words that do `operation`, one of the script's `op_…`."""
+    # what another user could have put there is not ours to run
     begin = (
-        f'hf_file="{_ROOM}/{name()}"; [ -r "$hf_file" ] || exit {ABSENT}; . "$hf_file"'
+        f'{_ROOM}; hf_file="$hf_room/{name()}"; [ -O "$hf_room" ] &&'
+        f' [ -O "$hf_file" ] && [ -r "$hf_file" ] || exit {ABSENT}; . "$hf_file"'
     )
-    line = _line(facts, begin, operation, *words)
+    told = line(facts, begin, operation, *words)
     if facts.family != "posix":
-        return line
-    # a shell that waits becomes the same, and comes no further
-    return Script(line, f"{line}; ", "/bin/sh", ":")
+        return told
+    # a shell that waits is that sh already: it does it itself, and comes no further
+    given = shlex.join(["set", "--", operation, *words])
+    return Script(told, f"{given}; {begin}; exit; ", "/bin/sh", ":")
 
 
 def put(facts: ShellFacts) -> str:
     """Return the command line that writes the script from its stdin."""
     begin = (
-        f'umask 077; d="{_ROOM}"; mkdir -p "$d" && cat >"$d/new.$$" &&'
+        f'umask 077; {_ROOM}; d=$hf_room; mkdir -p "$d" || exit 73; [ -O "$d" ] ||'
+        ' { echo "$d belongs to another user" >&2; exit 73; };'
+        f' cat >"$d/new.$$" &&'
         f' [ $(($(wc -c <"$d/new.$$"))) -eq {len(source())} ] &&'
         f' mv -f "$d/new.$$" "$d/{name()}" || {{ rm -f "$d/new.$$"; exit 73; }}'
     )
-    return _line(facts, begin)
+    return line(facts, begin)
 
 
-def _line(facts: ShellFacts, text: str, *words: str) -> str:
-    line = shlex.join(["/bin/sh", "-c", text, "holdfast", *words])
+def line(facts: ShellFacts, text: str, *words: str) -> str:
+    """Return the command line that has a POSIX shell run `text` with `words`."""
+    told = shlex.join(["/bin/sh", "-c", text, "holdfast", *words])
     if facts.wraps:
-        return f"exec /bin/sh -c {quote('exec ' + line, facts.family)}"
-    return f"exec {line}"
+        return f"exec /bin/sh -c {quote('exec ' + told, facts.family)}"
+    return f"exec {told}"

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 Kind = Literal["auto", "script", "python", "tmux", "pipe"]
 State = Literal["running", "exited", "lost", "none"]
 
+# of the largest number a host has, as for a position
+_DIGITS = 19
+_CODE_DIGITS = 9
 _TRIED: tuple[Kind, ...] = ("script", "python", "tmux", "pipe")
 
 
@@ -28,6 +31,7 @@ class Plan:
         shell: Its program; empty: the login shell.
         cwd: Where it starts; empty: the home directory.
         restore: What is gone, whose directory and environment to take over.
+        old: Where that was, as far as is known here; it may be there no more.
         name: For people and other daemons who list what is there.
         owner: Which daemon asked.
         command: For them too: what runs, where it is no shell.
@@ -44,6 +48,7 @@ class Plan:
     name: str = ""
     owner: str = ""
     restore: str = ""
+    old: str = ""
     command: str = ""
 
     def words(self, limits: Limits) -> bytes:
@@ -56,6 +61,7 @@ class Plan:
             "hf_rows": str(self.rows),
             "hf_kinds": " ".join(_TRIED) if self.kind == "auto" else self.kind,
             "hf_restore": self.restore,
+            "hf_old": self.old,
             "hf_meta": self._meta(),
             "hf_cap": str(int(limits.kept_bytes)),
             "hf_patience": str(int(limits.kept_patience_seconds)),
@@ -86,14 +92,17 @@ class Standing:
         exit_code: What its shell returned; 128 and more may stand for a signal, as
             shells tell them.
         signal: What ended it, without SIG, where that is known.
-        why: What became of it when it is lost: `host_restarted` or `killed`.
+        why: What became of it when it is lost: `host_restarted` or `killed`; it may be
+            `unfinished` too: it was never begun.
         size: The offset behind the last byte of its output.
         earliest: The offset of the first byte that is left.
         shell: The shell's program.
         at: When it was made, as RFC 3339.
         seen: When anybody last looked at it, in seconds since 1970.
         fault: What went wrong on the host's disk.
-        sent: Where a signal went: `sent`, `shell` or `nothing`.
+        pid: The process that it is.
+        sent: Where a signal went: `sent`, `shell` or `nothing`; `never`: its command
+            had not begun, and never will.
     """
 
     ident: str
@@ -111,6 +120,7 @@ class Standing:
     owner: str = ""
     command: str = ""
     fault: str = ""
+    pid: int = 0
     sent: str = ""
 
 
@@ -124,11 +134,10 @@ def standings(said: bytes) -> Iterator[Standing]:
 
 def _standing(told: Mapping[str, str]) -> Standing:
     state = told["state"]
-    code = told.get("exit", "")
     return Standing(
         ident=told.get("ident", ""),
         state="running" if state == "running" else _ended(state),
-        exit_code=int(code) if code.isdigit() else None,
+        exit_code=exit_code(told.get("exit", "")),
         signal=told.get("signal") or None,
         why=told.get("why", ""),
         kind=told.get("kind", ""),
@@ -141,6 +150,7 @@ def _standing(told: Mapping[str, str]) -> Standing:
         owner=told.get("owner", ""),
         command=told.get("command", ""),
         fault=told.get("fault", ""),
+        pid=_number(told, "pid"),
         sent=told.get("sent", ""),
     )
 
@@ -150,5 +160,15 @@ def _ended(state: str) -> State:
 
 
 def _number(told: Mapping[str, str], name: str) -> int:
-    value = told.get(name, "")
-    return int(value) if value.isdigit() else 0
+    return number(told.get(name, "")) or 0
+
+
+def number(text: str, digits: int = _DIGITS) -> int | None:
+    """Return what a host told as a number; None where it is none, or too large."""
+    sound = len(text) <= digits and text.isascii() and text.isdigit()
+    return int(text) if sound else None
+
+
+def exit_code(text: str) -> int | None:
+    """Return what a host told as an exit code; None where it is none."""
+    return number(text, _CODE_DIGITS)

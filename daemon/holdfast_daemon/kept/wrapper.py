@@ -10,6 +10,11 @@ streams, behind all that the command printed there. It comes in these ways:
   before their next prompt; dash and ash are told to by one more typed line;
 * where the shell itself ended, its holder says so.
 
+One that was told behind an unfinished quote is not begun, and its trailer says so.
+
+Behind it the shell writes down what it exports and where it is, for the one that comes
+after its host was restarted: see host/again.sh. It starts no process for that.
+
 Whatever users redefine is evaded: `\` before a word means no alias, `builtin` or
 `command` no function, and nothing depends on IFS, noclobber, nounset and the like.
 """
@@ -19,6 +24,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from holdfast_daemon.kept.standing import exit_code
+
 Family = Literal["bash", "zsh", "sh", "fish", ""]
 
 _FAMILIES: dict[str, Family] = {
@@ -26,7 +33,8 @@ _FAMILIES: dict[str, Family] = {
     "rbash": "",
     "zsh": "zsh",
     "fish": "fish",
-    **dict.fromkeys(("sh", "dash", "ash", "ksh", "ksh93", "mksh", "yash"), "sh"),
+    **dict.fromkeys(("sh", "dash", "ash", "busybox"), "sh"),
+    **dict.fromkeys(("ksh", "ksh93", "mksh", "yash"), "sh"),
 }
 MARK = b"\x1e"
 # the longest path a shell may be in, and some
@@ -44,37 +52,59 @@ class Words(NamedTuple):
 _BASH = Words(
     r"""
 : >|@/ready
-HISTFILE=
-HISTCONTROL=ignoreboth
-case $(\builtin history 1) in
-*@/i*) \builtin history -d "$((HISTCMD-1))" ;;
+\builtin declare HISTFILE= 2>/dev/null || \builtin set +o history
+\builtin declare HISTCONTROL=ignoreboth 2>/dev/null || \builtin true
+_hf=$(\builtin history 1 2>/dev/null)
+case $_hf in
+*@*)
+_hf=${_hf#"${_hf%%[0-9]*}"}
+\builtin history -d "${_hf%%[!0-9]*}"
+;;
 esac 2>/dev/null
 """,
     r"""
+_hf_s=$?
 IFS= \builtin read -r _hf <@/now
+: >|@/"$_hf"/came
 _hf_z="\builtin . "@"/z;"
-PROMPT_COMMAND=$_hf_z${PROMPT_COMMAND-}
-[[ -e @/"$_hf"/done ]] ||
+\builtin declare PROMPT_COMMAND="$_hf_z${PROMPT_COMMAND-}" 2>/dev/null || \builtin true
+if [[ ! -e @/"$_hf"/done && ! -e @/"$_hf"/off ]] &&
+\builtin true >|@/"$_hf"/begun; then
+[[ $_hf_s == 0 || $- == *e* ]] || (\builtin exit "$_hf_s")
 \builtin . @/"$_hf"/x >|@/"$_hf"/fo 2>|@/"$_hf"/fe </dev/null
+fi
 \builtin . @/z
 """,
     r"""
 _hf=$?
 {
 _hf_z="\builtin . "@"/z;"
-PROMPT_COMMAND=${PROMPT_COMMAND//"$_hf_z"}
-[[ -n $PROMPT_COMMAND ]] || \builtin unset -v PROMPT_COMMAND
+_hf_s=${PROMPT_COMMAND-}
+_hf_s=${_hf_s//"$_hf_z"}
+if [[ -n $_hf_s ]]; then \builtin declare PROMPT_COMMAND="$_hf_s"
+else \builtin unset -v PROMPT_COMMAND
+fi || \builtin true
 IFS= \builtin read -r _hf_n <@/now
 if [[ ! -e @/$_hf_n/done ]]; then
 IFS= \builtin read -r _hf_z <@/"$_hf_n"/n
 : >|@/"$_hf_n"/done
-\builtin printf '\036%s:run %s:%s:%s\036\n' \
-"$_hf_z" "$_hf" "$PWD" "$_hf_z" >|@/"$_hf_n"/fo
-\builtin printf '\036%s:run %s::%s\036\n' "$_hf_z" "$_hf" "$_hf_z" >|@/"$_hf_n"/fe
+_hf_s=run
+[[ -e @/$_hf_n/begun ]] || _hf_s=never
+\builtin printf '\036%s:%s %s:%s:%s\036\n' \
+"$_hf_z" "$_hf_s" "$_hf" "$PWD" "$_hf_z" >|@/"$_hf_n"/fo
+\builtin printf '\036%s:%s %s::%s\036\n' \
+"$_hf_z" "$_hf_s" "$_hf" "$_hf_z" >|@/"$_hf_n"/fe
+\builtin unset -v _hf_z
+\builtin export _hf_at="$PWD"
+{
+\builtin declare -px
+\builtin printf '#%s\n' "$_hf_n"
+} >|@/../env."$((_hf_n%2))"
+\builtin unset -v _hf_at
 \builtin printf '%s\n' "$((_hf_n+1))" >|@/next
 fi
 } 2>/dev/null
-\builtin unset -v _hf_z _hf_n
+\builtin unset -v _hf_z _hf_n _hf_s
 \builtin return "$_hf"
 """,
 )
@@ -82,15 +112,20 @@ fi
 _ZSH = Words(
     r"""
 : >|@/ready
-HISTFILE=
+(HISTFILE=) 2>/dev/null && HISTFILE=
 \builtin setopt histignorespace
 \builtin unsetopt sharehistory incappendhistory incappendhistorytime
 """,
     r"""
+_hf_s=$?
 IFS= \builtin read -r _hf <@/now
+: >|@/"$_hf"/came
 {
-[[ -e @/"$_hf"/done ]] ||
+if [[ ! -e @/"$_hf"/done && ! -e @/"$_hf"/off ]] &&
+\builtin true >|@/"$_hf"/begun; then
+[[ $_hf_s == 0 || -o errexit || -o errreturn ]] || (\builtin exit "$_hf_s")
 \builtin . @/"$_hf"/x >|@/"$_hf"/fo 2>|@/"$_hf"/fe </dev/null
+fi
 } always {
 \builtin . @/z
 }
@@ -102,13 +137,23 @@ IFS= \builtin read -r _hf_n <@/now
 if [[ ! -e @/"$_hf_n"/done ]]; then
 IFS= \builtin read -r _hf_z <@/"$_hf_n"/n
 : >|@/"$_hf_n"/done
-\builtin printf '\036%s:run %s:%s:%s\036\n' \
-"$_hf_z" "$_hf" "$PWD" "$_hf_z" >|@/"$_hf_n"/fo
-\builtin printf '\036%s:run %s::%s\036\n' "$_hf_z" "$_hf" "$_hf_z" >|@/"$_hf_n"/fe
+_hf_s=run
+[[ -e @/$_hf_n/begun ]] || _hf_s=never
+\builtin printf '\036%s:%s %s:%s:%s\036\n' \
+"$_hf_z" "$_hf_s" "$_hf" "$PWD" "$_hf_z" >|@/"$_hf_n"/fo
+\builtin printf '\036%s:%s %s::%s\036\n' \
+"$_hf_z" "$_hf_s" "$_hf" "$_hf_z" >|@/"$_hf_n"/fe
+\builtin unset _hf_z
+\builtin export _hf_at="$PWD"
+{
+\builtin export -p
+\builtin printf '#%s\n' "$_hf_n"
+} >|@/../env."$((_hf_n%2))"
+\builtin unset _hf_at
 \builtin printf '%s\n' "$((_hf_n+1))" >|@/next
 fi
 } 2>/dev/null
-\builtin unset _hf_z _hf_n
+\builtin unset _hf_z _hf_n _hf_s
 \builtin return "$_hf"
 """,
 )
@@ -116,12 +161,17 @@ fi
 _SH = Words(
     r"""
 : >|@/ready
-HISTFILE=
+(HISTFILE=) 2>/dev/null && HISTFILE=
 """,
     r"""
+_hf_s=$?
 IFS= \command read -r _hf <@/now
-\command [ -e @/"$_hf"/done ] ||
+\command : >|@/"$_hf"/came
+if \command [ ! -e @/"$_hf"/done ] && \command [ ! -e @/"$_hf"/off ] &&
+\command : >|@/"$_hf"/begun; then
+case $_hf_s:$- in 0:* | *e*) ;; *) (\exit "$_hf_s") ;; esac
 \command . @/"$_hf"/x >|@/"$_hf"/fo 2>|@/"$_hf"/fe </dev/null
+fi
 \command . @/z
 """,
     r"""
@@ -131,13 +181,23 @@ IFS= \command read -r _hf_n <@/now
 if \command [ ! -e @/"$_hf_n"/done ]; then
 IFS= \command read -r _hf_z <@/"$_hf_n"/n
 : >|@/"$_hf_n"/done
-\command printf '\036%s:run %s:%s:%s\036\n' \
-"$_hf_z" "$_hf" "$PWD" "$_hf_z" >|@/"$_hf_n"/fo
-\command printf '\036%s:run %s::%s\036\n' "$_hf_z" "$_hf" "$_hf_z" >|@/"$_hf_n"/fe
+_hf_s=run
+\command [ -e @/"$_hf_n"/begun ] || _hf_s=never
+\command printf '\036%s:%s %s:%s:%s\036\n' \
+"$_hf_z" "$_hf_s" "$_hf" "$PWD" "$_hf_z" >|@/"$_hf_n"/fo
+\command printf '\036%s:%s %s::%s\036\n' \
+"$_hf_z" "$_hf_s" "$_hf" "$_hf_z" >|@/"$_hf_n"/fe
+\command unset -v _hf_z
+\command export _hf_at="$PWD"
+{
+\command export -p
+\command printf '#%s\n' "$_hf_n"
+} >|@/../env."$((_hf_n%2))"
+\command unset -v _hf_at
 \command printf '%s\n' "$((_hf_n+1))" >|@/next
 fi
 } 2>/dev/null
-\command unset -v _hf_z _hf_n
+\command unset -v _hf_z _hf_n _hf_s
 \command return "$_hf"
 """,
 )
@@ -148,12 +208,17 @@ builtin echo -n >@/ready
 set -g fish_history ''
 """,
     r"""
+set -g _hf_s $status
 function _hf_prompt --on-event fish_prompt
 builtin source @/z
 end
 builtin read _hf <@/now
-builtin test -e @/$_hf/done; or begin
+builtin echo -n >@/$_hf/came
+builtin test -e @/$_hf/done -o -e @/$_hf/off
+or not builtin echo -n >@/$_hf/begun
+or begin
 builtin read -zl _hf_x <@/$_hf/x
+builtin echo return $_hf_s | builtin source
 builtin eval $_hf_x
 set -g _hf_code $status
 # what is wrong with its syntax went to the terminal
@@ -175,8 +240,24 @@ builtin read -l _hf_n <@/now
 if not builtin test -e @/$_hf_n/done
 builtin read -l _hf_z <@/$_hf_n/n
 builtin echo -n >@/$_hf_n/done
-builtin printf '\x1e%s:run %s:%s:%s\x1e\n' $_hf_z $_hf "$PWD" $_hf_z >@/$_hf_n/fo
-builtin printf '\x1e%s:run %s::%s\x1e\n' $_hf_z $_hf $_hf_z >@/$_hf_n/fe
+set -l _hf_w run
+builtin test -e @/$_hf_n/begun; or set _hf_w never
+builtin printf '\x1e%s:%s %s:%s:%s\x1e\n' \
+$_hf_z $_hf_w $_hf "$PWD" $_hf_z >@/$_hf_n/fo
+builtin printf '\x1e%s:%s %s::%s\x1e\n' $_hf_z $_hf_w $_hf $_hf_z >@/$_hf_n/fe
+set -lx _hf_at $PWD
+set -l _hf_v
+begin
+for _hf_v in (builtin set -nx)
+if builtin count $$_hf_v >/dev/null
+builtin echo -- set -gx $_hf_v (builtin string escape -- $$_hf_v)
+else
+builtin echo -- set -gx $_hf_v
+end
+end
+builtin printf '#%s\n' $_hf_n
+end >@/../env.(math $_hf_n % 2)
+set -e _hf_at
 builtin printf '%s\n' (math $_hf_n + 1) >@/next
 end
 end 2>/dev/null
@@ -211,12 +292,16 @@ class Trailer:
         signal: What ended the shell.
         cwd: Where the shell is.
         shell_ended: The shell is gone.
+        late: The host ended it when its time was over.
+        not_begun: The shell never came to it, and never will.
     """
 
     exit_code: int | None = None
     signal: str | None = None
     cwd: str = ""
     shell_ended: bool = False
+    late: bool = False
+    not_begun: bool = False
 
 
 class StreamReader:
@@ -254,8 +339,12 @@ class StreamReader:
         told, found, _ = rest.partition(self._close)
         if not found:
             if len(rest) > _LONGEST:
-                return self._hand_on(before + found, rest)
+                return self._hand_on(before + self._open, rest)
             return self._hand_on(before, self._open + rest)
+        # what only begins like one was printed
+        printed, again, told = told.rpartition(self._open)
+        if again:
+            before += self._open + printed
         self.trailer = _trailer(told)
         return self._hand_on(before, b"")
 
@@ -299,8 +388,12 @@ def _trailer(told: bytes) -> Trailer:
     kind, _, value = how.partition(" ")
     if kind == "signal":
         return Trailer(signal=value, shell_ended=True)
-    code = int(value) if value.isdigit() else None
-    return Trailer(exit_code=code, cwd=cwd, shell_ended=kind != "run")
+    if kind == "never":
+        return Trailer(cwd=cwd, not_begun=True)
+    late = kind == "late"
+    return Trailer(
+        exit_code=exit_code(value), cwd=cwd, shell_ended=kind != "run", late=late
+    )
 
 
 def _overlap(data: bytes, mark: bytes) -> int:

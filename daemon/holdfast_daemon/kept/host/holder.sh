@@ -8,237 +8,6 @@
 #   pid (the holder), pump (who writes out), rc (how the shell ended, when it has)
 # $hf_file is the script that all parts make, $hf_room where everything is kept.
 
-hf_mark=$(printf '\036')
-
-have() { command -v "$1" >/dev/null 2>&1; }
-
-# a python3 that runs (a shim on the PATH may not) and knows how a process ended
-py3() { python3 -c 'import os, pty; os.waitstatus_to_exitcode' >/dev/null 2>&1; }
-
-boot_id() {
-  if [ -r /proc/sys/kernel/random/boot_id ]; then
-    cat /proc/sys/kernel/random/boot_id
-  else
-    sysctl -n kern.boottime 2>/dev/null | tr -d ' ' | sed 's/^{sec=\([0-9]*\).*/\1/'
-  fi
-}
-
-# stat_of PID N: the Nth word of what the kernel says of it after its name; see proc(5)
-stat_of() {
-  hf_stat=
-  { read -r hf_stat <"/proc/$1/stat"; } 2>/dev/null || return 1
-  hf_stat=${hf_stat##*) }
-  # shellcheck disable=SC2086
-  set -- "$2" $hf_stat
-  shift "$1"
-  echo "$1"
-}
-
-# birth PID: something that another process of the same number would not have
-birth() { stat_of "$1" 20 2>/dev/null || ps -o lstart= -p "$1" 2>/dev/null | tr -d ' '; }
-
-# note FILE PID: write down which process it is
-note() { write "$1" "$2 $(birth "$2")"; }
-
-# living FILE: the process noted there is still the same one; sets hf_pid
-living() {
-  hf_pid=
-  hf_birth=
-  [ -r "$1" ] && read -r hf_pid hf_birth <"$1"
-  [ -n "$hf_pid" ] && kill -s 0 "$hf_pid" 2>/dev/null || return 1
-  case $(stat_of "$hf_pid" 1) in Z | X) return 1 ;; esac
-  [ "$(birth "$hf_pid")" = "$hf_birth" ]
-}
-
-# members SID: all processes of a session of processes
-members() {
-  if [ -r /proc/self/stat ]; then
-    for hf_proc in /proc/[0-9]*/stat; do
-      hf_stat=
-      { read -r hf_stat <"$hf_proc"; } 2>/dev/null || continue
-      hf_proc=${hf_proc#/proc/}
-      # state parent group session
-      # shellcheck disable=SC2086
-      set -- "$1" ${hf_stat##*) }
-      [ "${5-}" = "$1" ] && [ "$2" != Z ] && echo "${hf_proc%/stat}"
-    done
-  else
-    # no session ids to be had: it and what descends from it
-    ps -A -o pid= -o ppid= | awk -v top="$1" '
-      { parent[$1] = $2 }
-      END { for (p in parent) for (q = p; q > 1; q = parent[q]) if (q == top) { print p; break } }'
-  fi
-}
-
-# launch WORD...: away from this connection, in a session of its own, with the signals
-# as a login has them: sh starts a plain `&` with SIGINT ignored for ever after.
-launch() {
-  if setsid -f true 2>/dev/null; then
-    setsid -f "$@" </dev/null >/dev/null 2>&1
-  elif perl -e 1 2>/dev/null; then
-    perl -e 'use POSIX "setsid"; exit if fork; setsid; exec @ARGV' "$@" </dev/null >/dev/null 2>&1
-  elif py3; then
-    python3 -c 'import os, sys
-os.fork() and os._exit(0); os.setsid(); os.execvp(sys.argv[1], sys.argv[1:])' "$@" </dev/null >/dev/null 2>&1
-  elif have setsid; then
-    (trap - INT QUIT && exec setsid "$@" </dev/null >/dev/null 2>&1) &
-  else
-    (trap - INT QUIT && exec "$@" </dev/null >/dev/null 2>&1) &
-  fi
-}
-
-# ours FILE: sets hf_pid; false where another process has got that number
-ours() {
-  hf_pid=0
-  [ "$(cat boot 2>/dev/null)" = "$(boot_id)" ] || return 1
-  living "$1" || { [ "${hf_pid:-0}" -gt 1 ] && ! kill -s 0 "$hf_pid" 2>/dev/null; }
-}
-
-# enter ID: into its directory, or say that there is none
-enter() {
-  cd "$hf_room/$1" 2>/dev/null && [ -e kind ] && return 0
-  echo state=none
-  exit 0
-}
-
-# state: sets hf_state and hf_why for the directory we are in
-state() {
-  hf_why=
-  if [ -s rc ]; then
-    hf_state=exited
-    read -r hf_how hf_code hf_length <rc
-    [ "$hf_how" != lost ] || hf_state=lost hf_why=killed
-  elif [ "$(cat boot 2>/dev/null)" != "$(boot_id)" ]; then
-    hf_state=lost hf_why=host_restarted
-  elif living pump; then
-    hf_state=running
-  else
-    hf_state=lost hf_why=killed
-  fi
-}
-
-# tell: how it stands, in lines of NAME=VALUE
-tell() {
-  state
-  hf_behind=0
-  echo "ident=${PWD##*/}"
-  echo "state=$hf_state"
-  echo "why=$hf_why"
-  if [ "$hf_state" = exited ]; then
-    echo "$hf_how=$hf_code"
-    case $(tail -c "$hf_length" out 2>/dev/null) in
-    "${hf_mark}holdfast-end:"*) hf_behind=$hf_length ;;
-    esac
-  fi
-  echo "kind=$(cat kind)"
-  echo "shell=$(cat shell 2>/dev/null)"
-  echo "size=$(($(size_of out) - hf_behind))"
-  echo "earliest=$(number out.low)"
-  echo "seen=$(number seen)"
-  [ ! -s out.fault ] || echo "fault=$(cat out.fault)"
-  cat meta 2>/dev/null
-  echo
-}
-
-# quell SIGNAL FILE: to every process of the session that the one noted there leads
-quell() {
-  ours "$2" || return 0
-  hf_leader=$hf_pid
-  hf_all=$(members "$hf_leader")
-  for hf_member in $(number shpid) ${hf_all:-"$hf_leader"}; do
-    # tmux's pane is ours, and tells how the shell ended
-    [ "$2:$hf_member" = "leader:$hf_leader" ] && [ -e go ] && continue
-    kill -s "$1" "$hf_member" 2>/dev/null
-  done
-}
-
-# await SECONDS TEST...: until that is true
-await() {
-  hf_rounds=$(($1 * 20))
-  shift
-  until "$@"; do
-    [ "$hf_rounds" -gt 0 ] || return 1
-    nap 0.05
-    hf_rounds=$((hf_rounds - 1))
-  done
-}
-stopped() { state && [ "$hf_state" != running ]; }
-pumped() { ! living pump; }
-
-# finish: end its shell and all that belongs to it, by force; the files stay
-finish() {
-  state
-  if [ "$hf_state" != exited ]; then quell KILL leader; fi
-  if [ "$hf_state" = running ]; then await 3 stopped; fi
-  await 2 pumped
-  [ ! -s tmux ] || no_tmux
-  if living pump; then kill -s KILL "$hf_pid" 2>/dev/null; fi
-  quell KILL pid
-  quell KILL slots
-}
-
-# forget: it and its directory are gone
-forget() {
-  finish
-  cut_readers out
-  hf_gone=$PWD
-  cd "$hf_room" || return
-  # somebody who came just now may write there yet
-  await 2 rm -rf "$hf_gone" 2>/dev/null
-}
-
-# tidy: where nothing is kept, nothing of ours is left
-tidy() {
-  cd / || return
-  mkdir "$hf_room.tidying" 2>/dev/null || return
-  hf_empty=1
-  for hf_dir in "$hf_room"/*/; do [ -d "$hf_dir" ] && hf_empty=; done
-  if [ -n "$hf_empty" ]; then
-    rm -f "$hf_room"/holder-*.sh
-    rmdir "$hf_room" 2>/dev/null
-  fi
-  rmdir "$hf_room.tidying"
-  [ -z "$hf_empty" ] || rmdir "${hf_room%/*}" 2>/dev/null
-}
-
-# settle_in ID: make its directory, which nobody tidies away from then on
-settle_in() {
-  hf_tries=0
-  until mkdir -p "$hf_room" && mkdir "$hf_room/$1" 2>/dev/null; do
-    [ ! -d "$hf_room/$1" ] || exit 75
-    hf_tries=$((hf_tries + 1))
-    [ "$hf_tries" -lt 20 ] || exit 73
-  done
-  hf_tries=0
-  while [ -d "$hf_room.tidying" ] && [ "$hf_tries" -lt 40 ]; do
-    nap 0.05
-    hf_tries=$((hf_tries + 1))
-  done
-  # left by one that was killed
-  rmdir "$hf_room.tidying" 2>/dev/null
-  [ -r "$hf_file" ] && return
-  rmdir "$hf_room/$1"
-  exit 97
-}
-
-# reap SECONDS: end and forget what nobody has looked at for so long
-reap() {
-  [ "$1" -gt 0 ] || return 0
-  for hf_dir in "$hf_room"/*/; do
-    [ -s "$hf_dir/seen" ] || continue
-    [ "$(seen_for "$hf_dir")" -ge "$1" ] || continue
-    (
-      cd "$hf_dir" || exit
-      for hf_reader in ./*.readers/*; do
-        [ -e "$hf_reader" ] && kill -s 0 "${hf_reader##*/}" 2>/dev/null && exit
-      done
-      forget
-    )
-  done
-}
-
-# ---------------------------------------------------------------- in the terminal
-
 # run: becomes the shell, in its terminal; words are in ./plan, read once
 op_run() {
   cd "$hf_room/$1" || exit 69
@@ -259,44 +28,37 @@ op_run() {
   zsh) hf_flag='-l -o histignorespace' ;;
   bash | dash | ash | sh | ksh | ksh93 | mksh | yash | fish | csh | tcsh) hf_flag=-l ;;
   esac
-  hf_here=$PWD
-  if [ -n "$hf_cwd" ]; then
-    # shellcheck disable=SC2088
-    case $hf_cwd in
-    '~') hf_cwd=$HOME ;;
-    '~/'*) hf_cwd=$HOME/${hf_cwd#??} ;;
-    esac
-    cd -- "$hf_cwd" 2>/dev/null || { echo cwd >"$hf_here/refused" && exit 126; }
-  else
-    cd || cd /
-  fi
+  hf_here=$PWD hf_tmux=${TMUX-}
   # what a session that is gone had, where it is still there
-  if [ -n "$hf_restore" ] && [ -r "$hf_room/$hf_restore/cwd" ]; then
-    read -r hf_old <"$hf_room/$hf_restore/cwd"
-    cd -- "$hf_old" 2>/dev/null || :
-  fi
-  if [ -n "$hf_restore" ] && [ -r "$hf_room/$hf_restore/env" ]; then
-    # shellcheck disable=SC1090
-    . "$hf_room/$hf_restore/env"
+  [ -z "$hf_restore" ] || recall "$hf_restore"
+  hf_at=$(where_then)
+  hf_at=${hf_at:-$hf_old}
+  [ ! -s env.0 ] || anew "$hf_program"
+  if [ -n "$hf_cwd" ] || [ -z "$hf_at" ] || ! into "$hf_at"; then
+    into "$hf_cwd" || { echo cwd >"$hf_here/refused" && exit 126; }
   fi
   echo "$hf_program" >"$hf_here/shell"
   # $$ stays what it is when this becomes the shell
-  note "$hf_here/leader" "$(stat_of "$$" 4 || echo "$$")"
-  write "$hf_here/shpid" "$$"
+  # and nobody could end what is not written down
+  note "$hf_here/leader" "$(stat_of "$$" 4 || echo "$$")" || exit 127
+  write "$hf_here/shpid" "$$" || exit 127
   [ -n "${SHELL-}" ] || SHELL=$hf_program
   export SHELL
-  hf_tmux=${TMUX-}
-  unset TMUX TMUX_PANE OLDPWD hf_here
+  # shellcheck disable=SC1091
+  [ ! -s "$hf_here/env.0" ] || . "$hf_here/env.0"
+  unset TMUX TMUX_PANE OLDPWD hf_here _hf_at
   environment
   # its history stays as it is
   HISTFILE='' fish_history=''
   export HISTFILE fish_history
+  umask "$hf_umask"
   # shellcheck disable=SC2086
   exec "$hf_program" $hf_flag
 }
 
 # terminal KIND: run it there, to its end; stdin and stdout are the terminal's other side
 terminal() {
+  umask "$hf_umask"
   hf_words="SHELL='${SHELL:-/bin/sh}'; export SHELL; exec /bin/sh '$hf_file' run $hf_id"
   case $1 in
   script)
@@ -328,7 +90,7 @@ op_hold() {
   # shellcheck disable=SC1091
   . ./secret
   rm -f secret
-  note pid "$$"
+  note pid "$$" || exit 73
   # open both ways: a writer that goes away is no end of input
   exec 3<>in
   if [ "$hf_kind" = tmux ]; then
@@ -400,7 +162,7 @@ pump_side() {
   exec 9<>live
   # its own number, as $$ is the holder's
   /bin/sh -c 'echo "$PPID"' >number 9<&-
-  note pump "$(cat number)"
+  note pump "$(cat number)" || exit 73
   pump out "$hf_cap" "$hf_patience" .
 }
 
@@ -410,17 +172,32 @@ op_start() {
   hf_plan=$(cat)
   eval "$hf_plan"
   reap "$hf_abandoned"
+  # it is a word of what is typed
+  case $hf_room in *"'"* | *\\* | *"
+"*)
+    tidy
+    echo refused=path
+    exit 0
+    ;;
+  esac
   settle_in "$hf_id"
   cd "$hf_room/$hf_id" || exit 73
+  hf_full=
   for hf_kind in $hf_kinds; do
     if begin "$hf_kind"; then
+      tell_anew
+      [ -z "$hf_restore" ] || (cd "$hf_room/$hf_restore" 2>/dev/null && forget)
       tell
       exit 0
     fi
     [ -s refused ] && break
+    # it could not say so itself
+    [ -n "$hf_full" ] || write room 1 || hf_full=disk
     (finish)
+    [ -z "$hf_full" ] || break
   done
   hf_refused=$(cat refused 2>/dev/null)
+  hf_refused=${hf_refused:-$hf_full}
   forget
   tidy
   echo "refused=${hf_refused:-nothing}"
@@ -436,13 +213,12 @@ begin() {
   rm -rf ./*
   mkfifo in live || return 1
   : >out
-  boot_id >boot
-  echo "$1" >kind
-  saw .
-  printf '%s\n' "$hf_meta" >meta
-  printf '%s\n' "$hf_plan" >plan
-  printf 'hf_nonce=%s hf_cap=%s hf_patience=%s hf_cols=%s hf_rows=%s\n' \
-    "$hf_nonce" "$hf_cap" "$hf_patience" "$hf_cols" "$hf_rows" >secret
+  hf_full=disk
+  boot_id >boot && echo "$1" >kind && saw . && printf '%s\n' "$hf_meta" >meta &&
+    printf '%s\n' "$hf_plan" >plan &&
+    printf 'hf_nonce=%s hf_cap=%s hf_patience=%s hf_cols=%s hf_rows=%s\n' \
+      "$hf_nonce" "$hf_cap" "$hf_patience" "$hf_cols" "$hf_rows" >secret || return 1
+  hf_full=
   (unset hf_plan && launch /bin/sh "$hf_file" hold "$hf_id" "$1")
   hf_rounds=200
   while [ ! -s shpid ] || [ ! -s pump ]; do
@@ -450,145 +226,4 @@ begin() {
     nap 0.025
     hf_rounds=$((hf_rounds - 1))
   done
-}
-
-# ---------------------------------------------------------------- from outside
-
-op_look() {
-  enter "$1"
-  tell
-}
-
-op_list() {
-  reap "${1:-0}"
-  for hf_dir in "$hf_room"/*/; do
-    [ -e "$hf_dir/kind" ] && (cd "$hf_dir" && tell)
-  done
-  echo end
-}
-
-# end ID FORCE GRACE
-op_end() {
-  enter "$1"
-  state
-  if [ "$hf_state" = running ]; then
-    if [ "$2" = 1 ]; then
-      finish
-    else
-      # as a terminal that is hung up does
-      hf_shell=$(number shpid)
-      hf_group=$(stat_of "$hf_shell" 6 || ps -o tpgid= -p "$hf_shell" | tr -d ' ')
-      case $hf_group in '' | *[!0-9]* | 0) ;; *) kill -s HUP -- "-$hf_group" 2>/dev/null ;; esac
-      kill -s HUP "$hf_shell" 2>/dev/null
-      kill -s CONT "$hf_shell" 2>/dev/null
-      await "$3" stopped
-    fi
-  fi
-  state
-  case $hf_state in
-  lost) finish ;;
-  exited) await 1 pumped ;;
-  esac
-  tell
-}
-
-# signal ID NAME: to what runs in the foreground
-op_signal() {
-  enter "$1"
-  saw .
-  state
-  [ "$hf_state" = running ] || { tell && exit 0; }
-  hf_shell=$(number shpid)
-  hf_group=$(stat_of "$hf_shell" 6 || ps -o tpgid= -p "$hf_shell" | tr -d ' ')
-  case $hf_group in
-  '' | *[!0-9]* | 0)
-    # no terminal: all the shell runs, and not the shell
-    hf_sent=nothing
-    for hf_member in $(members "$hf_shell"); do
-      [ "$hf_member" = "$hf_shell" ] || { kill -s "$2" "$hf_member" && hf_sent=sent; } 2>/dev/null
-    done
-    ;;
-  "$hf_shell")
-    hf_sent=shell
-    case $2 in INT | KILL | HUP) kill -s "$2" -- "-$hf_shell" ;; esac
-    ;;
-  *)
-    hf_sent=sent
-    kill -s "$2" -- "-$hf_group"
-    ;;
-  esac
-  echo "sent=$hf_sent"
-  tell
-}
-
-# resize ID COLS ROWS
-op_resize() {
-  enter "$1"
-  saw .
-  [ ! -s tmux ] || tmux -L "$(cat tmux)" resize-window -t "=$1:" -x "$2" -y "$3"
-  if [ -s pts ]; then stty rows "$3" cols "$2" <"$(cat pts)"; fi
-  tell
-}
-
-# ack ID FILE OFFSET
-op_ack() {
-  enter "$1"
-  saw .
-  [ ! -e "$2" ] || [ "$(number "$2.ack")" -ge "$3" ] || write "$2.ack" "$3"
-  tell
-}
-
-op_wipe() {
-  if cd "$hf_room/$1" 2>/dev/null; then forget; fi
-  tidy
-  echo state=none
-}
-
-# attach ID NONCE OFFSET INPUT: a header, then bytes from there on; stdin to the shell
-op_attach() {
-  cd "$hf_room/$1" 2>/dev/null && [ -e kind ] || exit 66
-  saw .
-  state
-  enrol out
-  reach out "$3"
-  printf '%sholdfast-from:%s:%s:%s\n' "$hf_mark" "$2" "$hf_at" "$hf_low"
-  if ! living pump; then
-    # nothing will come any more
-    tail -c "+$hf_from" out
-    rm -f "out.readers/$$"
-    [ "$hf_state" = exited ] && exit 0
-    echo "holdfast:$hf_why" >&2
-    exit 70
-  fi
-  trap 'rm -f "out.readers/$$"' 0
-  exec 4<&0
-  tail -c "+$hf_from" -f out </dev/null 4<&- &
-  hf_tail=$!
-  # what is kept has an end when the pump does; whoever comes again reads up to it
-  (
-    trap 'kill -s KILL $hf_live; exit' 15
-    cat <live &
-    hf_live=$!
-    wait "$hf_live"
-    # tail may look but once a second
-    sleep 2 &
-    hf_live=$!
-    wait "$hf_live"
-    kill "$$"
-  ) </dev/null >/dev/null 2>&1 4<&- &
-  hf_watch=$!
-  if [ "$4" = 1 ]; then
-    # both ways: for writing only it waits for ever where nobody reads
-    cat <&4 4<&- 1<>in &
-  else
-    cat <&4 4<&- >/dev/null &
-  fi
-  hf_keys=$!
-  exec 4<&- </dev/null
-  trap 'kill -s KILL $hf_tail $hf_keys; kill $hf_watch; exit 75' 1 2 15
-  printf '%s\n' "$$" "$hf_tail" "$hf_keys" "$hf_watch" >"out.readers/$$"
-  wait "$hf_keys"
-  kill -s KILL "$hf_tail" 2>/dev/null
-  kill "$hf_watch" 2>/dev/null
-  exit 75
 }

@@ -5,21 +5,9 @@
 # A log FILE has beside it, each a number where it is there:
 #   FILE.base  the offset of the file's first byte     FILE.low  the earliest that is left
 #   FILE.ack   what a reader has safely                FILE.moving/  offsets are changing
+#   FILE.holed  some of what came is not in it; FILE.fault says why, where that could be
 #   FILE.readers/PID  who reads it: the processes to end before bytes are dropped
 # and in the directory it is in: seen, when a reader was last heard of (seconds).
-
-nap() { sleep "$1" 2>/dev/null || sleep 1; }
-
-# number FILE: what stands in it, or 0
-number() {
-  hf_number=
-  [ -r "$1" ] && read -r hf_number <"$1"
-  case $hf_number in '' | *[!0-9]*) hf_number=0 ;; esac
-  echo "$hf_number"
-}
-
-# write FILE TEXT: at once or not at all
-write() { printf "%s\n" "$2" >"$1.$$" && mv -f "$1.$$" "$1"; }
 
 # size_of FILE: the absolute offset of its end. Not by wc, which may read all of it.
 size_of() {
@@ -28,9 +16,6 @@ size_of() {
   set -- $(ls -dln "$1" 2>/dev/null)
   echo $((hf_base + ${5:-0}))
 }
-
-# saw DIRECTORY: a reader is there
-saw() { write "$1/seen" "$(date +%s)"; }
 
 # seen_for DIRECTORY: seconds since then
 seen_for() { echo $(($(date +%s) - $(number "$1/seen"))); }
@@ -56,15 +41,40 @@ reach() {
   hf_from=$((hf_at - $(number "$1.base") + 1))
 }
 
-# cut FILE: end everybody who reads it; they come again and are told where it begins
+# reads_here PID: it is a reader of ours, and no other process that got its number
+reads_here() {
+  [ ! -e /proc/self/cwd ] || [ "$(readlink "/proc/$1/cwd" 2>/dev/null)" = "$(pwd -P)" ]
+}
+
+# beyond READER FILE POSITION: one of its processes reads FILE, and is that far at least
+# shellcheck disable=SC3013 # a shell that knows no -ef takes it for one that is not
+beyond() {
+  while read -r hf_pid; do
+    for hf_open in 3 4 5 6 7 8 9; do
+      [ "/proc/$hf_pid/fd/$hf_open" -ef "$2" ] || continue
+      read -r hf_key hf_at <"/proc/$hf_pid/fdinfo/$hf_open" || return 1
+      [ "$hf_key" = pos: ] && [ "$hf_at" -ge "$3" ]
+      return
+    done
+  done <"$1"
+  return 1
+} 2>/dev/null
+
+# cut FILE [POSITION]: end everybody who reads it, but who is that far already; they come
+# again and are told where it begins
 cut_readers() {
+  # nobody reads what nobody wants any more, and who did may be another process by now
+  [ ! -e "${1%/*}/dropped" ] || return 0
   for hf_reader in "$1.readers"/*; do
     [ -e "$hf_reader" ] || continue
+    [ -z "${2-}" ] || ! beyond "$hf_reader" "$1" "$2" || continue
     read -r hf_pid <"$hf_reader" || continue
-    kill "$hf_pid" 2>/dev/null
+    reads_here "$hf_pid" && kill "$hf_pid" 2>/dev/null
   done
   hf_tries=0
   for hf_reader in "$1.readers"/*; do
+    [ -e "$hf_reader" ] || continue
+    [ -z "${2-}" ] || ! beyond "$hf_reader" "$1" "$2" || continue
     while [ -e "$hf_reader" ] && [ "$hf_tries" -lt 20 ]; do
       kill -s 0 "${hf_reader##*/}" 2>/dev/null || break
       nap 0.05
@@ -72,7 +82,9 @@ cut_readers() {
     done
     [ -e "$hf_reader" ] || continue
     # its processes, each on a line
-    while read -r hf_pid; do kill -s KILL "$hf_pid" 2>/dev/null; done <"$hf_reader"
+    while read -r hf_pid; do
+      reads_here "$hf_pid" && kill -s KILL "$hf_pid" 2>/dev/null
+    done <"$hf_reader"
     rm -f "$hf_reader"
   done
 }
@@ -85,17 +97,29 @@ drop() {
   [ "$hf_to" -gt "$hf_low" ] || return 0
   mkdir -p "$1.moving"
   write "$1.low" "$hf_to"
-  cut_readers "$1"
   # a hole keeps all positions; where there are none, what is left is copied
+  cut_readers "$1" $((hf_to - hf_base))
   if ! fallocate -p -o $((hf_low - hf_base)) -l $((hf_to - hf_low)) "$1" 2>/dev/null; then
+    cut_readers "$1"
     dd if="$1" of="$1.copy" bs=4096 skip=$(((hf_to - hf_base) / 4096)) 2>/dev/null &&
       write "$1.base" "$hf_to" && mv -f "$1.copy" "$1"
   fi
   rmdir "$1.moving"
 }
 
+# attended FILE: somebody reads it
+attended() {
+  for hf_reader in "$1.readers"/*; do
+    [ -e "$hf_reader" ] || continue
+    hf_pid=${hf_reader##*/}
+    kill -s 0 "$hf_pid" 2>/dev/null && reads_here "$hf_pid" && return 0
+  done
+  return 1
+}
+
 # bound FILE CAP PATIENCE DIRECTORY: keep it within CAP, waiting for a reader that lives
 bound() {
+  hf_asked=
   while :; do
     hf_low=$(number "$1.low")
     hf_size=$(($(size_of "$1") - hf_low))
@@ -109,6 +133,10 @@ bound() {
       drop "$1" "$hf_ack"
     elif [ "$(seen_for "$4")" -lt "$3" ]; then
       nap 0.1
+    elif [ -z "$hf_asked" ] && attended "$1"; then
+      # before it was too much there was nothing to say: its time begins now
+      hf_asked=1
+      saw "$4"
     else
       drop "$1" $((hf_low + $2 / 2))
     fi
@@ -123,10 +151,17 @@ pump() {
   hf_blocks=$(($2 / 8 / 65536))
   [ "$hf_blocks" -ge 1 ] || hf_blocks=1
   [ "$hf_blocks" -le 64 ] || hf_blocks=64
+  hf_hole=
   while :; do
+    # who reads it must not take it for all there was
+    [ -z "$hf_hole" ] || { printf '%s' "$hf_hole" >>"$1"; } 2>/dev/null && hf_hole=
     if ! hf_said=$(LC_ALL=C dd bs=65536 count="$hf_blocks" 2>&1 >>"$1" 9>&-); then
       # a full disk, most likely: what dd had read is gone, and that is said
+      : >"$1.holed"
       write "$1.fault" "bytes were lost: $(echo "$hf_said" | head -n 1)"
+      hf_hole='
+[holdfast: some output was lost here: the disk was full]
+'
       nap 1
     fi
     case $hf_said in '0+0 records in'*) return 0 ;; esac

@@ -6,7 +6,9 @@
 #   i c z (init, a command, its trailer)   ready   now (the number of the last command)
 #   next (FIFO: what the keeper of slots is to do)
 #   N/: x (the command)  n (its nonce)  fo fe (FIFO)  o e (logs, see pump.sh)
-#       typed (it was told, or never will be)  done (its trailer was written)
+#       typed (it was told, or never will be: then with never, as the answer that says
+#       so may be lost)  done (its trailer was written)
+#       came, begun (the shell has come to it)  off (it is not to begin it any more)
 
 # fill TEXT: with each @ as the directory r, quoted
 fill() {
@@ -19,38 +21,6 @@ fill() {
     hf_rest=${hf_rest#*@}
   done
   printf '%s\n' "$hf_rest"
-}
-
-# refuse CODE WORD: nothing was typed
-refuse() {
-  echo "holdfast:$2" >&2
-  exit "$1"
-}
-
-# known ID: into its directory
-known() {
-  cd "$hf_room/$1" 2>/dev/null || refuse 66 none
-  [ -e kind ] || refuse 66 none
-}
-
-# claim FILE: true for the first who does
-claim() { (set -C && : >"$1") 2>/dev/null; }
-
-# idle: the shell is what its terminal listens to
-idle() {
-  hf_stat=
-  read -r hf_shell <shpid || return 1
-  if { read -r hf_stat <"/proc/$hf_shell/stat"; } 2>/dev/null; then
-    # shellcheck disable=SC2086
-    set -- ${hf_stat##*) }
-    [ "$5" = 0 ] || [ "$3" = "$6" ]
-  elif [ -r /proc/self/stat ]; then
-    return 1
-  else
-    # shellcheck disable=SC2046
-    set -- $(ps -o pgid= -o tpgid= -p "$hf_shell")
-    [ "$1" = "$2" ] || [ "${2:-0}" -le 0 ]
-  fi
 }
 
 # ---------------------------------------------------------------- slots
@@ -73,8 +43,8 @@ clear_away() {
 slot() {
   exec 4<&- 5<&-
   mkdir -p "$1/o.readers" "$1/e.readers" && mkfifo "$1/fo" "$1/fe" || return 1
-  : >"$1/o"
-  : >"$1/e"
+  # and x and n, as some disks take their time over a new file
+  for hf_end in o e x n; do : >"$1/$hf_end"; done
   # somebody will be there soon; without a process for it
   read -r hf_seen <seen
   echo "$hf_seen" >"$1/seen"
@@ -92,6 +62,7 @@ slot() {
 op_slots() {
   cd "$hf_room/$1" || exit 69
   hf_cap=$2 hf_patience=$3
+  umask 077
   note slots "$$"
   exec 7<>r/next
   hf_n=0
@@ -108,6 +79,8 @@ op_slots() {
       [ "$hf_word" -gt "$hf_n" ] || continue
       hf_n=$hf_word
       [ -d "r/$hf_n" ] || slot "r/$hf_n"
+      hf_saved=env.$(((hf_n + 1) % 2))
+      [ "$(size_of "$hf_saved")" -le "$hf_env_bytes" ] || : >"$hf_saved"
       ;;
     esac
   done
@@ -127,29 +100,28 @@ runs_ended() {
   echo end 1<>r/next
 }
 
-# prepare CAP PATIENCE INIT COMMAND TRAILER: have the shell know its part, once
+# prepare HALF CAP PATIENCE INIT COMMAND TRAILER: have the shell know its part, once
 prepare() {
   case $PWD in *"'"* | *\\* | *"
 "*) refuse 78 path ;; esac
+  [ ! -d r ] || return 0
+  clear "$1"
+  shift
   mkdir r 2>/dev/null || return 0
+  # whatever umask the shell has
+  : >>env.0
+  : >>env.1
   mkfifo r/next
   fill "$3" >r/i
   fill "$4" >r/c
   fill "$5" >r/z
   (launch /bin/sh "$hf_file" slots "${PWD##*/}" "$1" "$2")
-  printf ' . %s/i\n' "'$PWD/r'" 1<>in
+  printf '%b . %s/i\n' "$hf_clear" "'$PWD/r'" 1<>in
 }
 
 # ---------------------------------------------------------------- commands
 
-# usable: the shell lives
-usable() {
-  [ ! -s rc ] && living pump && return 0
-  state
-  refuse 79 "$hf_state"
-}
-
-# prime ID SECONDS CAP PATIENCE INIT COMMAND TRAILER
+# prime ID SECONDS HALF CAP PATIENCE INIT COMMAND TRAILER
 op_prime() {
   known "$1"
   usable
@@ -160,96 +132,18 @@ op_prime() {
   echo ready
 }
 
-# type ID NUMBER HEADER NONCE SIZE [COMMAND]: tell the shell a command, and follow it;
-# without the words, as many bytes come by stdin
-op_type() {
-  known "$1"
-  [ ! -s rc ] || refuse 79 exited
-  [ -e r/ready ] || refuse 77 start
-  hf_n=$2 hf_run=r/$2
-  hf_now=0
-  [ ! -e r/now ] || read -r hf_now <r/now
-  [ "$hf_now" -lt "$hf_n" ] || refuse 75 typed
-  [ "$hf_now" = 0 ] || [ -e "r/$hf_now/done" ] || [ ! -d "r/$hf_now" ] || refuse 76 busy
-  idle || { usable && refuse 76 busy; }
-  if [ ! -e "$hf_run/set" ]; then
-    echo "$hf_n" 1<>r/next
-    hf_rounds=1000
-    until [ -e "$hf_run/set" ]; do
-      [ "$hf_rounds" -gt 0 ] || refuse 70 slot
-      nap 0.005
-      hf_rounds=$((hf_rounds - 1))
-    done
-  fi
-  if [ $# -gt 5 ]; then
-    printf '%s\n' "$6" >"$hf_run/x" || refuse 70 disk
-  else
-    # all of it, or none
-    head -c "$5" >"$hf_run/x"
-    [ "$(($(wc -c <"$hf_run/x")))" -eq "$5" ] || refuse 74 cut
-    echo >>"$hf_run/x" || refuse 70 disk
-  fi
-  echo "$4" >"$hf_run/n" || refuse 70 disk
-  claim "$hf_run/typed" || refuse 75 typed
-  # from here to the typed line nothing is said that a lost link could break off
-  echo "$hf_n" >r/now || refuse 70 disk
-  printf ' . %s/c\n' "'$PWD/r'" 1<>in
-  printf '\036from:%s:0\n' "$3"
-  printf '\036from:%s:0\n' "$3" >&2
-  hf_from_o=1 hf_from_e=1
-  stream
-}
-
-# stream: hand on both logs of $hf_run, until told otherwise
-stream() {
-  tail -c "+$hf_from_o" -f "$hf_run/o" </dev/null 2>/dev/null &
-  hf_out=$!
-  tail -c "+$hf_from_e" -f "$hf_run/e" </dev/null >&2 2>/dev/null &
-  hf_err=$!
-  printf '%s\n' "$$" "$hf_out" "$hf_err" >"$hf_run/o.readers/$$"
-  printf '%s\n' "$$" "$hf_out" "$hf_err" >"$hf_run/e.readers/$$"
-  trap 'over 75' 1 2 15
-  while read -r hf_word hf_o hf_e; do
-    case $hf_word in
-    ok)
-      # all of it is where it should be
-      kill -s KILL "$hf_out" "$hf_err" 2>/dev/null
-      [ ! -e r/next ] || echo "drop$hf_n" 1<>r/next
-      exit 0
-      ;;
-    ack)
-      saw "$hf_run"
-      write "$hf_run/o.ack" "$hf_o"
-      write "$hf_run/e.ack" "$hf_e"
-      ;;
-    look)
-      saw "$hf_run"
-      state
-      if [ "$hf_state" != running ] && [ ! -e "$hf_run/done" ]; then
-        # what was on its way
-        nap 1
-        over 70
-      fi
-      ;;
-    esac
-  done
-  over 75
-}
-
-# over CODE: follow no more
-over() {
-  kill -s KILL "$hf_out" "$hf_err" 2>/dev/null
-  rm -f "$hf_run/o.readers/$$" "$hf_run/e.readers/$$"
-  exit "$1"
-}
-
 # follow ID NUMBER HEADER OFFSET OFFSET: where it was left
 op_follow() {
   known "$1"
   hf_n=$2 hf_run=r/$2
-  [ -d "$hf_run" ] || refuse 66 none
+  if [ ! -d "$hf_run" ]; then
+    # it was, and is forgotten
+    [ "$(number r/now)" -lt "$2" ] || refuse 66 none
+    [ -d r ] && mkdir -p "$hf_run" || refuse 65 never
+  fi
   # who comes first settles it: it was told, or it never will be
-  if claim "$hf_run/typed"; then refuse 65 never; fi
+  if claim "$hf_run/typed"; then : >"$hf_run/never"; fi
+  [ ! -e "$hf_run/never" ] || refuse 65 never
   saw .
   saw "$hf_run"
   enrol "$hf_run/o"
@@ -267,7 +161,8 @@ op_follow() {
     rm -f "$hf_run/o.readers/$$" "$hf_run/e.readers/$$"
     exit 70
   fi
-  stream
+  hand_on
+  attend
 }
 
 # settle ID NUMBER SECONDS: a shell that was interrupted tells how it ended
@@ -286,6 +181,73 @@ op_settle() {
 # told NUMBER: how it ended; who knows that may have had it cleared away
 told() { [ -e "r/$1/done" ] || [ ! -d "r/$1" ]; }
 
+# waits: the shell does nothing but wait for keys; one that makes a prompt has processes
+# in its group, or computes
+waits() {
+  idle || return 1
+  case $(stat_of "$hf_shell" 1 || echo S) in S) ;; *) return 1 ;; esac
+  read -r hf_leader _ <leader
+  hf_own=$(group_of "$hf_shell")
+  for hf_member in $(members "$hf_leader"); do
+    [ "$hf_member" = "$hf_shell" ] || [ "$(group_of "$hf_member")" != "$hf_own" ] || return 1
+  done
+}
+group_of() { stat_of "$1" 3 || ps -o pgid= -p "$1" | tr -d ' '; }
+
+# unread ID NUMBER: whether the shell came to it; where it takes it for a part of what
+# was typed before, as behind an open quote, it never will
+op_unread() {
+  known "$1"
+  hf_run=r/$2
+  # shellcheck disable=SC2034
+  for hf_round in 1 2 3; do
+    if [ -e "$hf_run/came" ] || [ -e "$hf_run/done" ] || [ ! -d "$hf_run" ]; then
+      echo seen
+      exit 0
+    fi
+    waits || { echo unseen && exit 0; }
+    nap 0.1
+  done
+  # it looks for this behind `came`: one of both sees the other
+  : >"$hf_run/off"
+  if [ -e "$hf_run/came" ]; then
+    echo seen
+    exit 0
+  fi
+  tell_never
+  echo unread
+}
+
+# tell_never: nobody will come to $hf_run
+tell_never() {
+  read -r hf_nonce <"$hf_run/n"
+  : >"$hf_run/done"
+  printf '\036%s:never::%s\036\n' "$hf_nonce" "$hf_nonce" 1<>"$hf_run/fo"
+  printf '\036%s:never::%s\036\n' "$hf_nonce" "$hf_nonce" 1<>"$hf_run/fe"
+}
+
+# meant NUMBER SIGNAL: that command runs, and so the signal is for it. One that was to
+# end it before it began has it never begin.
+meant() {
+  hf_run=r/$1
+  [ ! -e "$hf_run/done" ] || return 1
+  # the number was given away, and forgotten
+  [ -d "$hf_run" ] || [ "$(number r/now)" -lt "$1" ] || return 1
+  [ ! -e "$hf_run/came" ] || return 0
+  case $2 in INT | TERM | KILL) ;; *) return 1 ;; esac
+  [ -d r ] && mkdir -p "$hf_run" || return 1
+  if claim "$hf_run/typed"; then
+    : >"$hf_run/never"
+    return 1
+  fi
+  [ ! -e "$hf_run/never" ] || return 1
+  # it looks for this behind `came`: one of both sees the other
+  : >"$hf_run/off"
+  [ ! -e "$hf_run/came" ] || return 0
+  tell_never
+  return 1
+}
+
 # drop ID NUMBER: nobody wants its output any more
 op_drop() {
   cd "$hf_room/$1" 2>/dev/null || exit 0
@@ -296,9 +258,11 @@ op_drop() {
 op_runs() {
   enter "$1"
   hf_n=$(number r/now)
+  # nothing will be told by a number that was given away
+  while [ -e "r/$((hf_n + 1))/never" ]; do hf_n=$((hf_n + 1)); done
   echo "number=$hf_n"
   if [ "$hf_n" -gt 0 ]; then
-    if [ -e "r/$hf_n/done" ] || [ ! -d "r/$hf_n" ]; then echo done=1; else echo done=0; fi
+    if told "$hf_n" || [ -e "r/$hf_n/never" ]; then echo done=1; else echo done=0; fi
     echo "out=$(size_of "r/$hf_n/o")"
     echo "err=$(size_of "r/$hf_n/e")"
   fi
@@ -307,65 +271,129 @@ op_runs() {
 
 # ---------------------------------------------------------------- durable commands
 
-# job ID CAP PATIENCE NONCE META CWD PROGRAM SIZE STDIN: by stdin come as many bytes of
-# the command, and then of what it is to read
+# job ID CAP PATIENCE NONCE META CWD SHELL LIMIT SIZE SIZE SIZE: by stdin come the
+# command, the words that set its environment, and what it is to read, of such sizes.
+# SHELL is quoted as for a shell; empty: the login shell. The name is taken but once, so
+# it runs but once.
 op_job() {
-  hf_id=$1
-  mkdir -p "$hf_room" || exit 73
-  mkdir "$hf_room/$hf_id" || refuse 75 typed
-  cd "$hf_room/$hf_id" || exit 73
-  head -c "$8" >script
-  cat >stdin
-  if [ "$(($(wc -c <script)))" -ne "$8" ] || [ "$(($(wc -c <stdin)))" -ne "$9" ]; then
-    cd / && rm -rf "${hf_room:?}/$hf_id"
-    refuse 74 cut
-  fi
-  printf '%s\n' "$5" >meta
-  boot_id >boot
-  : >out
-  echo job >kind
+  (into "$6") || refuse 67 cwd
+  (eval "set -- ${7:-/bin/sh}" && command -v -- "$1") >/dev/null 2>&1 || refuse 68 shell
+  settle_in "$1"
+  cd "$hf_room/$1" || exit 73
   saw .
-  mkdir r
-  echo 1 >r/now
-  (launch /bin/sh "$hf_file" jobhold "$hf_id" "$2" "$3" "$4" "$6" "$7")
-  await 10 test -s shpid
+  # no reader may take more than its part
+  cat >all || give_back "$1" disk
+  if [ "$(($(wc -c <all)))" -ne $(($9 + ${10} + ${11})) ]; then
+    give_back "$1" cut
+  fi
+  {
+    head -c "$9" all >script && tail -c "+$(($9 + 1))" all | head -c "${10}" >settings &&
+      tail -c "+$(($9 + ${10} + 1))" all >stdin && rm -f all &&
+      printf '%s\n' "$5" >meta && boot_id >boot && : >out && mkdir r &&
+      echo 1 >r/now && echo job >kind
+  } || give_back "$1" disk
+  (launch /bin/sh "$hf_file" jobhold "$1" "$2" "$3" "$4" "$6" "$7" "$8")
+  await 10 begun
+  if [ -e refused ] && mkdir -p r/1 && claim r/1/typed; then give_back "$1" disk; fi
   tell
 }
+begun() { [ -s shpid ] || [ -s rc ] || [ -e refused ]; }
 
-# jobhold ID CAP PATIENCE NONCE CWD PROGRAM: the process that stays
+# give_back ID WHY: nothing was begun, and nothing stays
+give_back() {
+  cd / && rm -rf "${hf_room:?}/$1"
+  tidy
+  case $2 in cut) refuse 74 cut ;; *) refuse 73 "its disk takes no more" ;; esac
+}
+
+# jobhold ID CAP PATIENCE NONCE CWD SHELL LIMIT: the process that stays
 op_jobhold() {
   cd "$hf_room/$1" || exit 69
   hf_cap=$2 hf_patience=$3 hf_nonce=$4
-  note pid "$$"
-  note pump "$$"
-  slot r/1 || exit 73
-  echo "$hf_nonce" >r/1/n
-  : >r/1/typed
-  hf_program=${6:-${SHELL:-/bin/sh}}
-  hf_here=$PWD
+  if ! { note pid "$$" && note pump "$$" && slot r/1 && echo "$hf_nonce" >r/1/n; }; then
+    : >refused
+    exit 73
+  fi
+  # unless somebody was told meanwhile that it never will be
+  claim r/1/typed || exit 0
+  hf_clock=
+  if [ "$7" != 0 ]; then
+    (bound_time "$7") </dev/null >/dev/null 2>&1 4<&- 5<&- &
+    hf_clock=$!
+  fi
   (
-    note leader "$(/bin/sh -c 'echo "$PPID"')"
-    /bin/sh -c 'echo "$PPID"' >shpid
-    if [ -n "$5" ]; then
-      # shellcheck disable=SC2088
-      case $5 in
-      '~') cd ;;
-      '~/'*) cd -- "$HOME/${5#??}" ;;
-      *) cd -- "$5" ;;
-      esac || exit 126
-    else
-      cd || cd /
-    fi
-    hf_command=$(cat "$hf_here/script")
+    hf_here=$PWD
+    hf_id=$(/bin/sh -c 'echo "$PPID"')
+    note leader "$hf_id"
+    echo "$hf_id" >shpid
+    umask "$hf_umask"
+    into "$5" || exit 126
+    if [ -n "$6" ]; then eval "set -- $6"; else set -- "${SHELL:-/bin/sh}"; fi
+    set -- "$@" -c "$(cat "$hf_here/script")"
     # a session of its own, where one can be had, so that all of it can be ended
-    if have setsid; then exec setsid "$hf_program" -c "$hf_command"; fi
-    exec "$hf_program" -c "$hf_command"
+    ! have setsid || set -- setsid "$@"
+    hf_settings=$(cat "$hf_here/settings")
+    rm -f "$hf_here/settings"
+    eval "$hf_settings"
+    exec "$@"
   ) <stdin >r/1/fo 2>r/1/fe 4<&- 5<&-
-  hf_code="exit $?"
-  write rc "$hf_code 0"
+  hf_code=$?
+  hf_how='exit'
+  [ ! -e late ] || hf_how=late
   : >r/1/done
-  printf '\036%s:%s::%s\036\n' "$hf_nonce" "$hf_code" "$hf_nonce" >&4
-  printf '\036%s:%s::%s\036\n' "$hf_nonce" "$hf_code" "$hf_nonce" >&5
+  printf '\036%s:%s %s::%s\036\n' "$hf_nonce" "$hf_how" "$hf_code" "$hf_nonce" >&4
+  printf '\036%s:%s %s::%s\036\n' "$hf_nonce" "$hf_how" "$hf_code" "$hf_nonce" >&5
   exec 4<&- 5<&-
+  # behind the rest: who finds it finds that too
+  write rc "exit $hf_code 0"
+  [ -z "$hf_clock" ] || kill "$hf_clock" 2>/dev/null
+  rm -f script stdin
   wait
+}
+
+# bound_time SECONDS: end it then, as nobody may be there to do so
+bound_time() {
+  trap 'kill -s KILL $hf_nap; exit' 15
+  hf_nap=
+  sleep "$1" &
+  hf_nap=$!
+  wait "$hf_nap"
+  trap '' 15
+  : >late
+  for hf_word in INT TERM KILL; do
+    [ ! -s rc ] || return
+    each_of_job "$hf_word"
+    await 3 test -s rc
+  done
+}
+
+# each_of_job SIGNAL: to all of a durable command that is left
+each_of_job() {
+  ours leader || return
+  hf_leader=$hf_pid
+  hf_all=$(members "$hf_leader")
+  for hf_member in ${hf_all:-"$hf_leader"}; do
+    kill -s "$1" "$hf_member" 2>/dev/null && hf_sent=sent
+  done
+}
+
+# signal_job SIGNAL: and tell where it went
+signal_job() {
+  hf_sent=nothing
+  each_of_job "$1"
+  echo "sent=$hf_sent"
+  tell
+}
+
+# ever ID: whether a durable command began; one that has not by now never will
+op_ever() {
+  if mkdir -p "$hf_room" && mkdir "$hf_room/$1" 2>/dev/null; then
+    saw "$hf_room/$1"
+    echo never
+    exit 0
+  fi
+  cd "$hf_room/$1" || exit 73
+  await 10 test -e r/1/typed
+  if mkdir -p r/1 && claim r/1/typed; then : >r/1/never; fi
+  if [ -e r/1/never ]; then echo never; else echo begun; fi
 }
