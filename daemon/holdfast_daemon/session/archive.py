@@ -9,6 +9,7 @@ import shutil
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from holdfast_daemon import failpoint
 from holdfast_daemon.clock import rfc3339
 from holdfast_daemon.ids import SessionId
 from holdfast_daemon.output.display import Display
@@ -31,6 +32,8 @@ _log = logging.getLogger(__name__)
 _RECORD = "session.json"
 # Enough of the output to draw a screen from.
 _SCREEN_BYTES = 64 * 1024
+# Who reads along reads often; what is not written by then is read twice.
+_NOTE_SECONDS = 0.3
 _PARTED = "the daemon ended while it was open"
 
 
@@ -52,6 +55,8 @@ class Archive:
         self._clock = clock
         self._redactor = redactor
         self._observers = observers
+        self._writing = asyncio.Lock()
+        self._noted: dict[str, asyncio.Task[None]] = {}
 
     async def make(self, about: About, host_title: str) -> Session:
         """Return a new session without a shell; its directory is made."""
@@ -77,7 +82,7 @@ class Archive:
             recording_bytes=self._limits.recording_bytes,
             transcript_bytes=self._limits.transcript_bytes,
         )
-        return Session(
+        session = Session(
             about,
             spool,
             Display(plan.cols, plan.rows),
@@ -86,15 +91,34 @@ class Archive:
             self._clock,
             self._observers.plain(about.id),
         )
+        session.readers.on_read = lambda: self._note(session)
+        return session
+
+    def _note(self, session: Session) -> None:
+        """Have the record written soon: somebody has read on."""
+        if session.id not in self._noted:
+            task = asyncio.create_task(self._keep_soon(session))
+            self._noted[session.id] = task
+
+    async def _keep_soon(self, session: Session) -> None:
+        await asyncio.sleep(_NOTE_SECONDS)
+        del self._noted[session.id]
+        if (self._directory / session.id).is_dir():
+            await self.keep(session)
 
     async def keep(self, session: Session) -> None:
         """Write the record; a failure is told, and costs only what outlives us."""
         try:
-            await asyncio.to_thread(
-                _write, self._directory / session.id, _record(session)
-            )
+            async with self._writing:
+                await asyncio.to_thread(
+                    _write, self._directory / session.id, _record(session)
+                )
         except OSError as error:
             _log.warning("session %s is not on disk: %s", session.id, error)
+
+    async def close(self) -> None:
+        """Wait until what was noted is written."""
+        await asyncio.gather(*self._noted.values())
 
     async def remove(self, session: Session) -> None:
         """Delete a session's output and recording."""
@@ -141,6 +165,8 @@ class Archive:
         session.cwd = row["cwd"]
         await _redraw(session)
         session.nonce, session.skipped = row["nonce"], row["skipped"]
+        session.readers.restore(row.get("readers", {}))
+        session.left = row.get("left", False)
         end = row["end"]
         if end is None and session.about.durability is not Durability.HELD:
             spool.reopen()
@@ -190,6 +216,8 @@ def _record(session: Session) -> dict[str, Any]:
         "cwd": session.cwd,
         "nonce": session.nonce,
         "skipped": session.skipped,
+        "left": session.left,
+        "readers": session.readers.record(),
         "uptime": session.uptime_seconds,
         "end": end
         and {
@@ -205,6 +233,7 @@ def _write(directory: Path, row: dict[str, Any]) -> None:
     fresh = directory / (_RECORD + ".new")
     fresh.touch(mode=0o600)
     fresh.write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
+    failpoint.reach("session.record.written")
     fresh.replace(directory / _RECORD)
 
 

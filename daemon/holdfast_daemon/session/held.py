@@ -8,10 +8,14 @@ import logging
 from typing import TYPE_CHECKING
 
 from holdfast_daemon.connection.channel import Terminal
-from holdfast_daemon.errors import LinkError, Ran, Reason, StateError
+from holdfast_daemon.connection.shell import quote
+from holdfast_daemon.errors import DaemonError, LinkError, Ran, Reason, StateError
 from holdfast_daemon.exec.preamble import MarkerReader, compose
 from holdfast_daemon.exec.request import ExecRequest
-from holdfast_daemon.session.inband import Framer
+from holdfast_daemon.kept import beside, half
+from holdfast_daemon.kept.asking import Asking
+from holdfast_daemon.session.held_run import HeldRun, NoSide, Program
+from holdfast_daemon.session.inband import Asker, Framer
 from holdfast_daemon.session.shell import Durability, Over, RunEnd, ShellEnd
 
 if TYPE_CHECKING:
@@ -19,12 +23,21 @@ if TYPE_CHECKING:
     from holdfast_daemon.connection.lease import Lease
     from holdfast_daemon.exec.job import Job
     from holdfast_daemon.exec.site import Site
+    from holdfast_daemon.kept.half import Half
+    from holdfast_daemon.kept.wrapper import Family
     from holdfast_daemon.session.shell import Listener, Plan
     from holdfast_daemon.streams import Stream
 
 _log = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 2.0
+# When the daemon stops, what runs in them had its time before.
+_LEAVING_SECONDS = 0.5
+_INTERRUPT_SECONDS = 0.15
+# What a terminal's own keys send.
+_KEYS = {"INT": b"\x03", "QUIT": b"\x1c"}
+# Who is asked in its terminal which shell it is may be starting still.
+_ASKING_SECONDS = 10.0
 
 
 class HeldShell:
@@ -39,6 +52,14 @@ class HeldShell:
         self._listener = listener
         self._channel: Channel | None = None
         self._marker: MarkerReader | None = None
+        self._half: Half = "none"
+        # commands go beside the terminal, as long as they can
+        self._sides = True
+        self._program = Program()
+        self._running: HeldRun | None = None
+        # or within its stream
+        self._family: Family | None = None
+        self._asker: Asker | None = None
         self._framer: Framer | None = None
         self._over: Over | None = None
         self._why = ""
@@ -64,14 +85,16 @@ class HeldShell:
     async def _start(self, plan: Plan) -> None:
         facts = await self._lease.facts()
         line: str | None = None
-        if facts.family == "posix" and not facts.confined:
+        if (facts.family == "posix" or facts.wraps) and not facts.confined:
             wanted = ExecRequest(
                 command="", cwd=plan.cwd, env=plan.env, shell=plan.shell
             )
             preamble = compose(wanted)
             self._marker = MarkerReader(preamble)
             program = preamble.program or '"${SHELL:-/bin/sh}"'
-            line = f"{preamble.text}exec {program} -l"
+            line = _login(preamble.text, program)
+            if facts.wraps:
+                line = f"exec /bin/sh -c {quote(line, facts.family)}"
         elif plan.cwd or plan.env or plan.shell:
             raise StateError(
                 Reason.UNSUPPORTED,
@@ -122,6 +145,8 @@ class HeldShell:
             self._take(data)
 
     def _take(self, data: bytes) -> None:
+        if self._asker is not None:
+            data = self._asker.feed(data)
         if self._framer is not None:
             data = self._framer.feed(data)
         if data:
@@ -134,6 +159,8 @@ class HeldShell:
         self._done.set()
         if self._framer is not None:
             self._framer.lost(end)
+        if self._running is not None:
+            await self._running.shell_over(end)
         if self._marker is not None and self._marker.failure:
             return
         self._listener.ended(self._told(end))
@@ -153,6 +180,7 @@ class HeldShell:
     async def write(self, data: bytes) -> None:
         """Type keys."""
         channel = self._open_channel()
+        self._half = half.after(data, self._half)
         try:
             await channel.write(data)
         except BrokenPipeError:
@@ -168,39 +196,105 @@ class HeldShell:
         self._open_channel().resize(cols, rows)
 
     async def run(self, job: Job) -> RunEnd:
-        """Run a command within the terminal's stream."""
-        channel = self._open_channel()
-        facts = await self._lease.facts()
-        if facts.family != "posix" or self._marker is None:
+        """Run a command in it: beside its terminal, or within that one's stream."""
+        self._open_channel()
+        if self._marker is None:
             raise StateError(
                 Reason.UNSUPPORTED,
                 f"{self._site.host.name} has no POSIX shell, so no command can be told"
                 " apart from the rest of a session there",
                 hint="Use ssh_session_write and ssh_session_read, or ssh_exec.",
             )
-        framer = self._framer = Framer(job)
+        if self._marker.group is not None and self._sides:
+            running = HeldRun(
+                self._site, self._marker.group, self._program, job, self._type
+            )
+            self._running = running
+            try:
+                return await running.run()
+            except NoSide as why:
+                _log.info("a command is framed in its terminal: %s", why)
+                self._sides = not why.lasting
+            finally:
+                self._program = running.program
+                self._running = None
+        return await self._run_inband(job)
+
+    async def _run_inband(self, job: Job) -> RunEnd:
+        family = await self._ask_family()
+        framer = Framer(job, family)
+        words = framer.words(job.request.command)
+        self._framer = framer
         try:
             job.asked = True
-            await channel.write(framer.words(job.request.command))
+            await self._type(words)
+            job.sent()
             return await framer.ended()
+        finally:
+            self._framer = None
+
+    async def _ask_family(self) -> Family:
+        if self._family is None:
+            asker = self._asker = Asker()
+            try:
+                await self._type(asker.words)
+                async with asyncio.timeout(_ASKING_SECONDS):
+                    self._family = await asker.told
+                if self._family == "bash":
+                    await self._type(asker.forgetting)
+            except TimeoutError:
+                # one that does not say is not asked the next time either
+                self._family = "sh"
+            finally:
+                self._asker = None
+        return self._family
+
+    async def _type(self, data: bytes) -> None:
+        """Type what is ours; half a line that somebody left there goes."""
+        clear, self._half = b"" if self._half == "none" else half.CLEAR, "none"
+        try:
+            await self._open_channel().write(clear + data)
         except BrokenPipeError:
             raise LinkError(
                 Reason.CONNECTION_LOST,
                 "the session's shell was gone before the command was typed",
                 hint="ssh_session_open opens another one.",
             ) from None
-        finally:
-            self._framer = None
 
     async def interrupt(self, name: str) -> None:
-        """Signal what runs in the foreground, by the terminal's own key if it can."""
-        channel = self._open_channel()
-        key = {"INT": b"\x03", "QUIT": b"\x1c"}.get(name)
+        """Signal what runs in the foreground, unless no command was told yet."""
+        if self._running is None and self._framer is None:
+            return
+        channel, site = self._open_channel(), self._site
+        shell = self._marker.group if self._marker is not None else None
+        try:
+            if self._running is not None:
+                await self._running.interrupt(name)
+                return
+            # a command that is told apart within the terminal is broken off there too
+            framed = self._framer is not None and name in _KEYS
+            if shell is not None and self._sides and not framed:
+                asking = Asking(site.pool, site.host, site.limits)
+                await beside.signal(asking, shell, name)
+                return
+        except DaemonError as error:
+            _log.info("%s goes by the terminal: %s", name, error.message)
+        await self._press(channel, name)
+
+    async def _press(self, channel: Channel, name: str) -> None:
+        """Signal by the terminal's own key, if there is one."""
+        key = _KEYS.get(name)
         if key is not None:
-            # a shell that was interrupted forgets what it was to do next
-            asking = self._framer.asking() if self._framer is not None else b""
+            framer = self._framer
+            if framer is not None:
+                framer.break_off()
             with contextlib.suppress(BrokenPipeError):
-                await channel.write(key + asking)
+                await channel.write(key)
+                if framer is not None:
+                    # a shell that was interrupted forgets what it was to do next, and
+                    # takes no question until it is done with that
+                    await asyncio.sleep(_INTERRUPT_SECONDS)
+                    await channel.write(framer.asking())
         else:
             channel.signal(name)
 
@@ -215,6 +309,9 @@ class HeldShell:
 
     async def end(self, *, force: bool) -> str:
         """Hang up, as a closed terminal does; KILL where that does not do."""
+        return await self._hang_up(_GRACE_SECONDS, force=force)
+
+    async def _hang_up(self, seconds: float, *, force: bool) -> str:
         if self._channel is None or self._done.is_set():
             return ""
         self._over = self._over or Over.CLOSED
@@ -222,19 +319,32 @@ class HeldShell:
             self._channel.signal("HUP")
         self._channel.close()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GRACE_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._done.wait()
         return "KILL" if force else "HUP"
 
     async def rest(self, why: str) -> None:
         """End it: it can't do without its connection."""
+        await self._lose(why, _GRACE_SECONDS)
+
+    async def _lose(self, why: str, seconds: float) -> None:
         self._over = Over.CONNECTION_LOST
         self._why = why
-        await self.end(force=False)
+        await self._hang_up(seconds, force=False)
 
     def nudge(self) -> None:
         """Nothing to look for: it lives and dies with its connection."""
 
     async def leave(self) -> None:
         """End it: nobody could find it again."""
-        await self.end(force=False)
+        await self._lose("the daemon stopped", _LEAVING_SECONDS)
+
+
+def _login(before: str, program: str) -> str:
+    """Return the words that become a login shell, whose history stays as it is."""
+    return (
+        f"{before}HISTFILE='' fish_history=''; export HISTFILE fish_history;"
+        f" set -- {program};"
+        ' case ${1##*/} in zsh) set -- "$@" -o histignorespace ;; esac;'
+        ' exec "$@" -l'
+    )

@@ -3,62 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import logging
 from typing import TYPE_CHECKING
 
+from holdfast_daemon import failpoint
 from holdfast_daemon.connection.channel import ChannelEnd
-from holdfast_daemon.connection.state import Backoff
-from holdfast_daemon.errors import LinkError, Ran, Reason
-from holdfast_daemon.kept.runs import new_nonce
-from holdfast_daemon.session.shell import RunEnd
-from holdfast_daemon.streams import Stream
+from holdfast_daemon.errors import DaemonError, LinkError, Ran, Reason
+from holdfast_daemon.exec.following import Following
+from holdfast_daemon.kept.run_line import UNREAD
+from holdfast_daemon.session.shell import RunEnd, not_told, unread
 
 if TYPE_CHECKING:
     from holdfast_daemon.exec.job import Job
+    from holdfast_daemon.exec.kept import Kept
+    from holdfast_daemon.exec.site import Site
+    from holdfast_daemon.kept.half import Half
     from holdfast_daemon.kept.run_line import RunEnd as Told
     from holdfast_daemon.kept.run_line import RunLine
     from holdfast_daemon.kept.runs import Runs
     from holdfast_daemon.kept.wrapper import Family
 
-_FIRST = 0.1
-_MOST = 30.0
+_log = logging.getLogger(__name__)
+
+# A silent command is looked for so often; a prompt may take its time before it.
+_LOOKS_AFTER = (3.0, 3.0, 6.0, 12.0, 24.0)
 _SHELL_ENDED = "the session's shell ended"
-_AWAY = "its host could not be reached for a while; nothing of its output is missing"
+_UNSURE = "its link was lost while it was typed: it is looked up on its host"
+_NEVER = "the link was lost before the command was typed; it never ran"
 
 
 class KeptRun:
-    """Runs the command of one job as the `number`th of its shell."""
+    """Runs the command of one job, whose record says where it is kept."""
 
-    def __init__(self, runs: Runs, ident: str, number: int, job: Job) -> None:
+    def __init__(self, runs: Runs, job: Job, site: Site, half: Half = "none") -> None:
         self._runs = runs
-        self._ident = ident
-        self._number = number
+        self._half: Half = half
         self._job = job
-        self._nonce = new_nonce()
-        self._line: RunLine | None = None
-        self._draining: asyncio.Task[None] | None = None
-        self._backoff = Backoff(_FIRST, _MOST, random.random)
+        self._following = Following(runs, job, site)
+        self._told = False
+        self._beginning: asyncio.Task[RunLine] | None = None
+        self._withdrawn = False
 
-    def received(self, stream: Stream, data: bytes) -> None:
-        """Take what it prints; the host waits while the disk is behind."""
-        spool = self._job.spool
-        spool.append(stream, data)
-        if spool.full and self._draining is None:
-            if self._line is not None:
-                self._line.pause()
-            self._draining = asyncio.create_task(self._drain())
-
-    async def _drain(self) -> None:
-        await self._job.spool.drained()
-        self._draining = None
-        if self._line is not None:
-            self._line.resume()
-
-    def _skipped(self, stream: Stream, offset: int) -> None:
-        name = "stderr" if stream is Stream.ERR else "stdout"
-        self._job.add_note(
-            f"the host kept no more of it: {name} before its byte {offset:,} is lost"
-        )
+    @property
+    def _kept(self) -> Kept:
+        assert self._job.kept is not None  # noqa: S101  the shell made it
+        return self._job.kept
 
     async def run(self, family: Family) -> RunEnd:
         """Type it, and return how it ended.
@@ -66,69 +55,111 @@ class KeptRun:
         Raises:
             DaemonError: It was not typed; `ran` says whether that is sure.
         """
-        self._job.asked = True
-        line = self._line = await self._runs.start(
-            self._ident,
-            self._number,
-            self._nonce,
+        job = self._job
+        job.asked = True
+        failpoint.reach("session.run.begun")
+        self._beginning = asyncio.create_task(self._begin(family))
+        try:
+            line = await self._beginning
+        except asyncio.CancelledError:
+            if not self._withdrawn:
+                raise
+            job.kept = None
+            return not_told(job)
+        except DaemonError as error:
+            if error.ran is not Ran.UNKNOWN:
+                job.kept = None
+                if job.verdict is not None and error.reason is Reason.SESSION_BUSY:
+                    return not_told(job)
+                raise
+            job.add_note(_UNSURE)
+            line = None
+        else:
+            failpoint.reach("session.run.typed")
+            job.sent()
+        end = await self._until_end(line)
+        if end.not_begun and job.verdict is not None:
+            return not_told(job)
+        if end.not_begun and end.lost == UNREAD:
+            return unread(job)
+        if end.not_begun:
+            job.kept = None
+            raise LinkError(
+                Reason.CONNECTION_LOST, _NEVER, hint="Run it again.", ran=Ran.NO
+            )
+        return self._end(end)
+
+    async def _look_for_it(self) -> None:
+        """Have one that its shell can't come to end: nobody need wait for its limit."""
+        for seconds in _LOOKS_AFTER:
+            await asyncio.sleep(seconds)
+            if self._job.spool.end:
+                return
+            try:
+                if await self._runs.seen(self._kept.ident, self._kept.number):
+                    return
+            except DaemonError as error:
+                _log.debug("whether it has begun is not known: %s", error.message)
+
+    async def _begin(self, family: Family) -> RunLine:
+        kept, following = self._kept, self._following
+        return await self._runs.start(
+            kept.ident,
+            kept.number,
+            kept.nonce,
             family,
             self._job.request.command,
-            self,
-            on_skipped=self._skipped,
+            following,
+            half=self._half,
+            on_skipped=following.skipped,
+            saved=following.saved,
         )
+
+    async def follow(self) -> RunEnd:
+        """Go on with what an earlier daemon typed; it is typed by nobody again."""
         try:
-            end = await line.ended()
-            while end.gone:
-                self._job.add_note(_AWAY)
-                end = await self._follow(line.offsets)
+            end = await self._until_end(None)
+        except DaemonError as error:
+            return RunEnd(ChannelEnd(lost=error.message))
+        if end.not_begun:
+            never = f"it never ran: {end.lost}" if end.lost == UNREAD else _NEVER
+            return RunEnd(ChannelEnd(lost=never))
+        return self._end(end)
+
+    async def _until_end(self, line: RunLine | None) -> Told:
+        looking = asyncio.create_task(self._look_for_it())
+        try:
+            end = await self._following.until_end(line)
         except BaseException:
-            self._leave()
+            self._following.leave()
             raise
-        return self._told(end)
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+        failpoint.reach("session.run.ended")
+        self._told = end.lost in (None, UNREAD)
+        return end
+
+    def withdraw(self) -> None:
+        """Wait no more until it is told: its host says that it never will be."""
+        if self._beginning is not None:
+            self._withdrawn = True
+            self._beginning.cancel()
+
+    def nudge(self) -> None:
+        """Look for its host now: that is back."""
+        self._following.nudge()
 
     async def forget(self) -> None:
-        """Have the host forget its output once all of it is on our disk."""
-        await self._job.spool.sync()
-        if self._line is not None:
-            self._line.forget()
+        """Have the host forget its output; all of it is on our disk."""
+        if self._told:
+            self._following.forget()
+        else:
+            self._following.leave()
+            await self._runs.drop(self._kept.ident, self._kept.number)
+        failpoint.reach("session.run.forgotten")
 
-    async def _follow(self, offsets: tuple[int, int]) -> Told:
-        """Look on again where the link was lost, for as long as that takes."""
-        while True:
-            await asyncio.sleep(self._backoff.failed())
-            try:
-                line = self._line = await self._runs.follow(
-                    self._ident,
-                    self._number,
-                    self._nonce,
-                    offsets,
-                    self,
-                    on_skipped=self._skipped,
-                )
-            except LinkError:
-                continue
-            end = await line.ended()
-            if line.offsets != offsets:
-                self._backoff.succeeded()
-            offsets = line.offsets
-            if not end.gone:
-                return end
-
-    def _leave(self) -> None:
-        line, self._line = self._line, None
-        if line is not None:
-            line.close()
-        if self._draining is not None:
-            self._draining.cancel()
-
-    def _told(self, end: Told) -> RunEnd:
-        if end.not_begun:
-            raise LinkError(
-                Reason.CONNECTION_LOST,
-                "the link was lost before the command was typed; it never ran",
-                hint="Run it again.",
-                ran=Ran.NO,
-            )
+    def _end(self, end: Told) -> RunEnd:
         if end.shell_ended:
             self._job.add_note(_SHELL_ENDED)
         lost = end.lost

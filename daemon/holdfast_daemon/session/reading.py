@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast_daemon.output.text import clean_terminal
+from holdfast_daemon.session import trigger
 
 if TYPE_CHECKING:
     from holdfast_daemon.output.spool import Spool
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 _INLINE_BYTES = 24 * 1024
 # Escapes vanish in cleaning, so more is read than can be shown.
 _READ_FACTOR = 2
+# The beginning of a sequence or string that the next bytes may end.
+_BEGUN = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|[]PX^_][^\a\x1b\n]*\x1b?|[ -/]*)\Z")
+_SEQUENCE_BYTES = 256
 
 
 class Page(NamedTuple):
@@ -23,11 +28,13 @@ class Page(NamedTuple):
     Attributes:
         skipped: Bytes that were asked for and are not there any more.
         next_offset: Where to read on.
+        encoding: How bytes are written: utf-8 or base64; empty: it is text.
     """
 
     text: str
     next_offset: int
     skipped: int = 0
+    encoding: str = ""
 
 
 async def text(
@@ -38,33 +45,32 @@ async def text(
     What holdfast itself typed to run commands in the session `ident` is left out.
     """
     data, after, skipped = await _read(spool, offset, budget * _READ_FACTOR)
-    shown = _without_triggers(await _clean(data, cols), ident)
+    if after < spool.end or not spool.closed:
+        data = _unescaped(data)
+        after = offset + skipped + len(data)
+    shown = trigger.without(await _clean(data, cols), ident)
     while len(shown) > budget:
         # plain text: as many bytes as there are characters to be had, by the line
         kept = data[: max(1, len(data) * budget // len(shown))]
         kept = kept[: kept.rfind(b"\n") + 1] or kept
         if len(kept) == len(data):
             break
-        data = _whole(kept)
+        data = _unescaped(_whole(kept))
         after = offset + skipped + len(data)
-        shown = _without_triggers(await _clean(data, cols), ident)
+        shown = trigger.without(await _clean(data, cols), ident)
     return Page(shown[:budget], after, skipped)
 
 
-def _without_triggers(shown: str, ident: str) -> str:
-    """Leave out the lines that start a command, with the prompts before them."""
-    if not ident or f"/kept/{ident}/r'/" not in shown:
-        return shown
-    return re.sub(rf"[^\n]*\. '[^'\n]*/kept/{ident}/r'/[a-z]\n?", "", shown)
-
-
 async def raw(spool: Spool, offset: int, budget: int) -> Page:
-    """Return the bytes from `offset` on; those that are no UTF-8 as Latin-1 letters."""
+    """Return the bytes from `offset` on, exactly; as base64 where they are no UTF-8."""
     data, after, skipped = await _read(spool, offset, budget)
     try:
-        return Page(data.decode(), after, skipped)
+        return Page(data.decode(), after, skipped, "utf-8")
     except UnicodeDecodeError:
-        return Page(data.decode("latin-1"), after, skipped)
+        # whole groups of four letters, without padding but at the end
+        kept = data[: max(budget // 4, 1) * 3]
+        after -= len(data) - len(kept)
+        return Page(base64.b64encode(kept).decode(), after, skipped, "base64")
 
 
 async def _read(spool: Spool, offset: int, limit: int) -> tuple[bytes, int, int]:
@@ -91,6 +97,12 @@ def _whole(data: bytes) -> bytes:
             unfinished = byte >= 0xC2 and size < length  # noqa: PLR2004
             return data[:-size] if unfinished else data
     return data
+
+
+def _unescaped(data: bytes) -> bytes:
+    """Return `data` without the beginning of an escape at its end."""
+    begun = _BEGUN.search(data, max(0, len(data) - _SEQUENCE_BYTES))
+    return data[: begun.start()] or data if begun else data
 
 
 async def _clean(data: bytes, cols: int) -> str:

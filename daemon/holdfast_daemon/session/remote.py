@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 from typing import TYPE_CHECKING, NamedTuple
 
+from holdfast_daemon import failpoint
 from holdfast_daemon.errors import DaemonError, LinkError, Ran, Reason
-from holdfast_daemon.kept import wrapper
+from holdfast_daemon.exec.kept import Kept
+from holdfast_daemon.kept import half, wrapper
 from holdfast_daemon.kept.follower import Follower
 from holdfast_daemon.kept.keeper import Keeper
-from holdfast_daemon.kept.runs import Runs
+from holdfast_daemon.kept.runs import Runs, new_nonce
 from holdfast_daemon.kept.standing import Plan as Keeping
 from holdfast_daemon.session.kept_run import KeptRun
+from holdfast_daemon.session.receipts import Receipts
 from holdfast_daemon.session.shell import Durability, Over, RunEnd, ShellEnd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
 
     from holdfast_daemon.exec.job import Job
     from holdfast_daemon.exec.site import Site
+    from holdfast_daemon.kept.half import Half
     from holdfast_daemon.kept.line import LineEnd
     from holdfast_daemon.output.spool import Spool
     from holdfast_daemon.session.shell import Listener, Plan
@@ -31,8 +36,13 @@ _log = logging.getLogger(__name__)
 _GRACE_SECONDS = 2.0
 # Who types waits so long for a host that was away.
 _BACK_SECONDS = 5.0
-_ACK_SECONDS = 1.0
-_ACK_BYTES = 1024 * 1024
+# The host is told to forget a command that soon after its end.
+_FAREWELL_SECONDS = 30.0
+# A shell tells a signal as this and its number.
+_SIGNALLED = 128
+# What breaks a command off when it is typed: SIGINT and SIGQUIT by their keys.
+_BREAKS = frozenset(b"\x03\x1c")
+_SETTLE_TRIES = 4
 
 
 class Key(NamedTuple):
@@ -71,13 +81,27 @@ class RemoteShell:
         self._keeper = Keeper(site.pool, site.host, site.limits)
         self._runs = Runs(site.pool, site.host, site.limits)
         self._program: str | None = None
+        # whether a line was begun there, as by an earlier daemon
+        self._half: Half = "perhaps"
         # of the last command; None: not asked yet
         self._number: int | None = None
         self._over: Over | None = None
-        self._acked = spool.end + skipped
+        # the signals that were to end it, by the codes that tell of them
+        self._sent: dict[int, str] = {}
+        # what runs there, and what is not forgotten yet
+        self._jobs: dict[str, Job] = {}
+        self._runs_there: dict[str, KeptRun] = {}
+        self._forgotten = asyncio.Event()
+        self._settling: asyncio.Task[None] | None = None
         self._chores: set[asyncio.Task[None]] = set()
         self._draining: asyncio.Task[None] | None = None
-        self._acking: asyncio.TimerHandle | None = None
+        self._receipts = Receipts(
+            self._keeper,
+            self._ident,
+            spool,
+            self._reached,
+            kept_bytes=site.limits.kept_bytes,
+        )
         self._follower = self._follow()
 
     def _follow(self) -> Follower:
@@ -85,13 +109,17 @@ class RemoteShell:
             self._keeper,
             self._ident,
             self._nonce,
-            lambda: self._spool.end + self._skipped,
+            self._reached,
             self,
-            on_away=self._listener.away,
-            on_back=self._listener.back,
+            on_away=self._went,
+            on_back=self._back,
             on_end=self._ended,
             on_skipped=self._skip,
         )
+
+    def _reached(self) -> int:
+        """Return the offset on the host behind what came."""
+        return self._spool.end + self._skipped
 
     async def open(self, plan: Plan, *, name: str, owner: str) -> None:
         """Start it on the host.
@@ -112,16 +140,22 @@ class RemoteShell:
                 name=name,
                 owner=owner,
                 restore=plan.restore,
+                old=plan.old,
             )
         )
-        self._program, self._number = started.shell, 0
+        failpoint.reach("session.open.started")
+        self._program, self._number, self._half = started.shell, 0, "none"
         self._follower.start()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._site.limits.session_start_seconds):
                 await self._follower.attached()
 
-    def adopt(self) -> None:
-        """Attach to one that an earlier daemon began; what became of it is told."""
+    def adopt(self, jobs: Iterable[Job]) -> None:
+        """Attach to one that an earlier daemon began; what became of it is told.
+
+        `jobs` ran in it then: `follow` goes on with each.
+        """
+        self._jobs = {job.id: job for job in jobs}
         self._follower.start()
 
     # what comes from the host
@@ -132,50 +166,51 @@ class RemoteShell:
         if self._spool.full and self._draining is None:
             self._follower.pause()
             self._draining = asyncio.create_task(self._drain())
-        if self._acking is None:
-            loop = asyncio.get_running_loop()
-            self._acking = loop.call_later(_ACK_SECONDS, self._begin_ack)
+        self._receipts.came()
 
     async def _drain(self) -> None:
         await self._spool.drained()
         self._draining = None
         self._follower.resume()
 
-    def _begin_ack(self) -> None:
-        self._acking = None
-        # little of it harms nobody, and each costs the host a process
-        if self._spool.end + self._skipped - self._acked >= _ACK_BYTES:
-            self._do(self._acknowledge())
-
-    async def _acknowledge(self) -> None:
-        """Tell the host what is on our disk: it need not keep that any more."""
-        safe = self._acked = self._spool.end + self._skipped
-        await self._spool.sync()
-        try:
-            await self._keeper.ack(self._ident, "out", safe)
-        except DaemonError as error:
-            _log.debug("the host keeps more than it need: %s", error.message)
-
-    def _do(self, chore: Coroutine[None, None, None]) -> None:
+    def _do(self, chore: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(chore)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+        return task
 
     def _skip(self, offset: int) -> None:
         """The host dropped what was before `offset`."""
         self._skipped = offset - self._spool.end
         self._tell_skipped(self._skipped)
 
+    def _went(self, why: str) -> None:
+        self._receipts.stop()
+        self._listener.away(why)
+
+    def _back(self) -> None:
+        self._listener.back()
+        self._receipts.again()
+        self._nudge_runs()
+
+    def _nudge_runs(self) -> None:
+        """Who waits to look for a command again need not: its host is heard of."""
+        for run in self._runs_there.values():
+            run.nudge()
+
     def _ended(self, end: LineEnd) -> None:
         told = self._told(end)
-        if self._acking is not None:
-            self._acking.cancel()
+        self._receipts.stop()
+        self._nudge_runs()
         self._listener.ended(told)
-        self._do(self._clean_up())
 
     def _told(self, end: LineEnd) -> ShellEnd:
         code, name = end.exit_code, end.signal
         if self._over is not None:
+            # what has a terminal for it tells a signal as a shell does
+            killer = self._sent.get(code or 0)
+            if name is None and killer is not None:
+                code, name = None, killer
             return ShellEnd(self._over, code, name)
         if end.kind == "exited":
             over = Over.EXITED if code is not None else Over.SIGNALLED
@@ -185,55 +220,158 @@ class RemoteShell:
         why = "what kept it on the host was killed" if end.why == "killed" else end.why
         return ShellEnd(Over.CONNECTION_LOST, why=why)
 
-    async def _clean_up(self) -> None:
-        """Leave nothing on the host once all of it is on our disk."""
+    async def emptied(self) -> None:
+        """Wait until all of it is on our disk, and what ran in it is done with."""
         await self._spool.sync()
-        try:
-            await self._keeper.wipe(self._ident)
-        except DaemonError as error:
-            _log.info("%s is left on its host: %s", self._ident, error.message)
+        for job in list(self._jobs.values()):
+            await job.ended.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                while self._jobs:
+                    self._forgotten.clear()
+                    await self._forgotten.wait()
 
     # what goes to it
 
-    async def write(self, data: bytes) -> None:
-        """Type keys, once."""
+    async def _reach(self) -> None:
+        """Give a host that was away a moment to come back."""
         if self._follower.away:
             self.nudge()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_BACK_SECONDS):
                     await self._follower.attached()
+
+    async def write(self, data: bytes) -> None:
+        """Type keys, once."""
+        await self._reach()
+        failpoint.reach("session.write.begun")
+        self._half = half.after(data, self._half)
         await self._follower.write(data)
+        failpoint.reach("session.write.typed")
+        running = [job for job in self._jobs.values() if job.running]
+        if running and _BREAKS.intersection(data):
+            self._settle_soon(running[-1])
 
     async def resize(self, cols: int, rows: int) -> None:
         """Give its terminal another size."""
         await self._keeper.resize(self._ident, cols, rows)
 
     async def run(self, job: Job) -> RunEnd:
-        """Run a command in it."""
+        """Run a command in it, which this daemon's end does not end."""
         if self._program is None:
             self._program = (await self._keeper.look(self._ident)).shell
         if self._number is None:
             latest = await self._runs.latest(self._ident)
             self._number = latest.number if latest is not None else 0
         self._number += 1
-        number = self._number
         family = wrapper.family(self._program)
-        told = KeptRun(self._runs, self._ident, number, job)
-        end = await told.run(family)
-        self._do(told.forget())
+        job.kept = Kept(new_nonce(), self._ident, self._number, principal=job.principal)
+        self._jobs[job.id] = job
+        # Should we die now, what is typed must be found again.
+        if self._site.keep is not None:
+            await self._site.keep(job)
+        begun, self._half = self._half, "none"
+        run = KeptRun(self._runs, job, self._site, begun)
+        try:
+            return await self._see_through(job, run, run.run(family))
+        except DaemonError:
+            if self._half == "none":
+                self._half = begun
+            raise
+
+    async def follow(self, job: Job, reached: asyncio.Event) -> RunEnd:
+        """Go on with what an earlier daemon ran; `reached` is set once that may be."""
+        assert job.kept is not None  # noqa: S101  it would not be gone on with
+        self._number = max(self._number or 0, job.kept.number)
+        await self._follower.attached()
+        reached.set()
+        # It may have been broken off when nobody was there to have its end told.
+        self._settle_soon(job)
+        run = KeptRun(self._runs, job, self._site)
+        return await self._see_through(job, run, run.follow())
+
+    def give_up(self, job: Job) -> None:
+        """Follow one of an earlier daemon no more."""
+        self._forget(job)
+
+    async def drop(self, number: int) -> bool:
+        """Have the host forget a command whose end is known; whether it was told."""
+        await self._follower.attached()
+        try:
+            await self._runs.drop(self._ident, number)
+        except DaemonError as error:
+            _log.debug("the host keeps more than it need: %s", error.message)
+            return False
+        return True
+
+    async def _see_through(
+        self, job: Job, run: KeptRun, work: Coroutine[None, None, RunEnd]
+    ) -> RunEnd:
+        self._runs_there[job.id] = run
+        try:
+            end = await work
+        except BaseException:
+            self._forget(job)
+            raise
+        finally:
+            del self._runs_there[job.id]
+
+        async def farewell() -> None:
+            try:
+                await run.forget()
+            finally:
+                self._forget(job)
+
+        job.farewell = farewell
         return end
 
+    def _forget(self, job: Job) -> None:
+        self._jobs.pop(job.id, None)
+        self._forgotten.set()
+
     async def interrupt(self, name: str) -> None:
-        """Signal what runs in the foreground, and have the shell tell its end."""
-        await self._keeper.signal(self._ident, name)
+        """Signal the command that runs, and have the shell tell its end."""
+        await self._reach()
+        found = await self._keeper.signal(self._ident, name, self._number or 0)
+        self._nudge_runs()
+        if found.sent == "never":
+            for run in self._runs_there.values():
+                run.withdraw()
+            return
         if self._number is not None:
             await self._runs.settle(self._ident, self._number)
+
+    def _settle_soon(self, job: Job) -> None:
+        if self._settling is None or self._settling.done():
+            self._settling = self._do(self._settle(job))
+
+    async def _settle(self, job: Job) -> None:
+        """Have the shell tell the end of what was broken off by hand, or by others."""
+        for _ in range(_SETTLE_TRIES):
+            if not job.running or job.kept is None:
+                return
+            number = job.kept.number
+            try:
+                if await self._runs.settle(self._ident, number):
+                    return
+            except DaemonError as error:
+                _log.debug("the end of a command is not told: %s", error.message)
+                return
 
     async def end(self, *, force: bool) -> str:
         """Hang up on it, as a closed terminal does; with `force` kill all of it."""
         self._over = Over.CLOSED
         name = "KILL" if force else "HUP"
-        await self._keeper.end(self._ident, force=force)
+        self._sent[_SIGNALLED + signal.Signals[f"SIG{name}"]] = name
+        failpoint.reach("session.close.begun")
+        try:
+            await self._keeper.end(self._ident, force=force)
+        except DaemonError as error:
+            if error.ran is Ran.NO:
+                # it goes on, and what ends it later is something else
+                self._over = None
+                self._sent.clear()
+            raise
         try:
             async with asyncio.timeout(_GRACE_SECONDS):
                 await self._follower.ended()
@@ -250,9 +388,8 @@ class RemoteShell:
 
     async def leave(self) -> None:
         """Let go of it; it goes on on the host."""
-        if self._acking is not None:
-            self._acking.cancel()
         await self._follower.close()
+        await self._receipts.leave()
         for task in list(self._chores):
             task.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
@@ -260,6 +397,7 @@ class RemoteShell:
     async def rest(self, why: str) -> None:
         """Leave it alone on its host until somebody uses it again."""
         await self._follower.close()
+        self._receipts.stop()
         self._follower = self._follow()
         self._listener.away(why)
 

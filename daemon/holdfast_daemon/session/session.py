@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from holdfast_daemon.clock import rfc3339
@@ -18,7 +17,11 @@ from holdfast_daemon.session.frame import (
     KeyboardChanged,
     Resized,
     RunBegan,
+    RunEnded,
+    RunPrinted,
 )
+from holdfast_daemon.session.readers import Readers
+from holdfast_daemon.session.shell import Durability, Over
 from holdfast_daemon.session.watch import Watchers
 from holdfast_daemon.session.writer import Writer
 from holdfast_daemon.streams import Stream
@@ -38,13 +41,13 @@ if TYPE_CHECKING:
     from holdfast_daemon.policy.caller import Caller
     from holdfast_daemon.session.frame import Frame
     from holdfast_daemon.session.observer import View
-    from holdfast_daemon.session.shell import Durability, Plan, Shell, ShellEnd
+    from holdfast_daemon.session.shell import Plan, Shell, ShellEnd
     from holdfast_daemon.session.writer import Holder
 
 _log = logging.getLogger(__name__)
 
-# A client that comes back after so many others reads from the start.
-_CLIENTS = 64
+# A command waits so long for the echo of keys that were typed before it.
+_ECHO_SECONDS = 2.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,15 +77,6 @@ class About:
 
 
 @dataclass(slots=True)
-class _User:
-    """A client that used it."""
-
-    label: str
-    pid: int
-    cursor: int = 0
-
-
-@dataclass(slots=True)
 class Session:
     """A shell that several clients use in turn.
 
@@ -95,9 +89,12 @@ class Session:
         cwd: Where its shell was after the last command; empty: not known.
         away: Why its host can't be reached for now; empty: it can.
         view: How a person can look at it.
+        parting: Held while its shell is being ended, for `over_because`.
         on_moved: Called when the shell is elsewhere.
         nonce: What the end of one kept on a host is told by; nobody else knows it.
         skipped: Bytes that the host had dropped before they were read.
+        left: It is over, and its host was not told yet to forget it.
+        readers: Who used it, and how far each has read.
     """
 
     about: About
@@ -116,15 +113,22 @@ class Session:
     away_because: str = ""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    parting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    over_because: Over = Over.CLOSED
+    _sizing: asyncio.Lock = field(default_factory=asyncio.Lock)
     on_moved: Callable[[], None] = lambda: None
     nonce: str = ""
     skipped: int = 0
+    left: bool = False
     cols: int = 0
     rows: int = 0
     used: float = 0.0
+    _stirred: float = 0.0
+    # set but while keys are on their way to a host
+    _echoed: asyncio.Event = field(default_factory=asyncio.Event)
     _writer: Writer = field(init=False)
     _watchers: Watchers = field(init=False)
-    _users: dict[str, _User] = field(default_factory=dict[str, _User])
+    readers: Readers = field(default_factory=Readers)
     _answering: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     def __post_init__(self) -> None:
@@ -132,7 +136,8 @@ class Session:
         self._writer = Writer(self.limits.session_writer_seconds)
         self._watchers = Watchers(self.spool)
         self.cols, self.rows = self.about.plan.cols, self.about.plan.rows
-        self.used = self.clock.monotonic()
+        self.used = self._stirred = self.clock.monotonic()
+        self._echoed.set()
         self.answer_programs()
 
     # what it is
@@ -180,7 +185,7 @@ class Session:
     @property
     def clients(self) -> list[str]:
         """Clients that used it and are still there."""
-        return sorted({u.label for u in self._users.values() if _there(u.pid)})
+        return self.readers.living
 
     @property
     def idle_seconds(self) -> float:
@@ -188,6 +193,11 @@ class Session:
         if self.job is not None or len(self._watchers):
             return 0.0
         return max(0.0, (self.finished or self.clock.monotonic()) - self.used)
+
+    @property
+    def quiet_seconds(self) -> float:
+        """Seconds since its terminal, or a command that runs in it, printed."""
+        return max(0.0, self.clock.monotonic() - self._stirred)
 
     @property
     def uptime_seconds(self) -> float:
@@ -202,20 +212,15 @@ class Session:
         self.used = self.clock.monotonic()
         if self.away_because and self.shell is not None:
             self.shell.nudge()
-        user = self._users.pop(caller.instance, None) or _User(caller.label, caller.pid)
-        self._users[caller.instance] = user
-        while len(self._users) > _CLIENTS:
-            del self._users[next(iter(self._users))]
+        self.readers.note(caller)
 
     def cursor(self, caller: Caller) -> int:
         """Return how far a client has read; one that never did begins at the start."""
-        user = self._users.get(caller.instance)
-        return user.cursor if user else 0
+        return self.readers.cursor(caller)
 
     def move_cursor(self, caller: Caller, offset: int) -> None:
         """Note how far a client has read."""
-        if (user := self._users.get(caller.instance)) is not None:
-            user.cursor = offset
+        self.readers.move(caller, offset)
 
     @contextlib.contextmanager
     def writing(self, caller: Caller, *, keep: bool = True) -> Generator[None]:
@@ -279,10 +284,18 @@ class Session:
         """
         if self.end is None and self.shell is not None:
             return
-        how = "has no shell" if self.end is None else f"has ended ({self.end.over})"
+        which = f"session {self.name or self.id} on {self.target}"
+        if self.end is None:
+            raise StateError(
+                Reason.SESSION_BUSY,
+                f"{which} is busy: its shell is being started or looked for there;"
+                " nothing was typed",
+                hint="Call again in a moment.",
+                metadata={"session": self.id},
+            )
         raise StateError(
             Reason.SESSION_ENDED,
-            f"session {self.name or self.id} on {self.target} {how}; nothing was typed",
+            f"{which} has ended ({self.end.over}); nothing was typed",
             hint="ssh_session_read shows its last output; ssh_session_open with the"
             " same name opens a new one.",
             metadata={"session": self.id},
@@ -313,17 +326,33 @@ class Session:
         assert self.shell is not None  # noqa: S101 - it runs
         if held is not None and held.person and held.instance == caller.instance:
             self.used = self.clock.monotonic()
-            await self.shell.write(data)
+            await self._press(self.shell, data)
             return
         with self.writing(caller):
-            await self.shell.write(data)
+            await self._press(self.shell, data)
+
+    async def _press(self, shell: Shell, data: bytes) -> None:
+        if shell.durability is Durability.REMOTE:
+            self._echoed.clear()
+        await shell.write(data)
+
+    async def keys_arrived(self) -> None:
+        """Wait for keys that were typed, where a command goes another way to its host.
+
+        Their echo tells that they are there; where none comes, they had their time.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ECHO_SECONDS):
+                await self._echoed.wait()
+        self._echoed.set()
 
     async def resize(self, cols: int, rows: int) -> None:
-        """Give its terminal another size."""
-        self.check_running()
-        assert self.shell is not None  # noqa: S101 - it runs
-        await self.shell.resize(cols, rows)
-        self.cols, self.rows = cols, rows
+        """Give its terminal another size; of several the last one asked for."""
+        async with self._sizing:
+            self.check_running()
+            assert self.shell is not None  # noqa: S101 - it runs
+            await self.shell.resize(cols, rows)
+            self.cols, self.rows = cols, rows
         self.display.resize(cols, rows)
         self.recording.resized(cols, rows)
         self._watchers.tell(Resized(cols, rows))
@@ -332,6 +361,8 @@ class Session:
 
     def printed(self, data: bytes) -> None:
         """Take what its terminal printed; the only one who appends."""
+        self._stirred = self.clock.monotonic()
+        self._echoed.set()
         self.spool.append(Stream.OUT, data)
         self.display.feed(data)
         self.recording.output(data, self.spool.end)
@@ -346,12 +377,22 @@ class Session:
         self.away_because = ""
         self._watchers.tell(Back())
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """What records about it are found by; the client is the one who opened it."""
+        about = self.about
+        told = {"host": about.target, "session": about.id, "client": about.client}
+        return told | ({"session_name": about.name} if about.name else {})
+
     def ended(self, end: ShellEnd) -> None:
         """It is over."""
         if self.end is not None:
             return
+        if end.over is Over.CLOSED:
+            end = replace(end, over=self.over_because)
         self.end, self.finished = end, self.clock.monotonic()
         self.away_because = ""
+        _log.info("session ended: %s", end.over, extra=self.labels)
         self.spool.close()
         if end.exit_code is not None:
             self.recording.exited(end.exit_code)
@@ -360,6 +401,8 @@ class Session:
 
     def tell(self, frame: Frame) -> None:
         """Tell those who look on what else happens."""
+        if isinstance(frame, RunBegan | RunPrinted | RunEnded):
+            self._stirred = self.clock.monotonic()
         self._watchers.tell(frame)
 
     def watch(self, offset: int) -> AsyncGenerator[Frame]:
@@ -405,16 +448,3 @@ class Session:
         await self.spool.sync()
         await self.display.close()
         await self.recording.close()
-
-
-def _there(pid: int) -> bool:
-    """Whether a client's process lives; one that told none can't be asked."""
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

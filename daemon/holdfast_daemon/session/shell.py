@@ -6,10 +6,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from holdfast_daemon.connection.channel import ChannelEnd
+from holdfast_daemon.errors import LinkError, Ran, Reason, StateError
+from holdfast_daemon.exec.job import Status
+from holdfast_daemon.kept.run_line import UNREAD
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from holdfast_daemon.connection.channel import ChannelEnd
     from holdfast_daemon.exec.job import Job
 
 
@@ -32,12 +36,16 @@ class Over(StrEnum):
     HOST_RESTARTED = "host_restarted"
 
 
+LOST = frozenset({Over.CONNECTION_LOST, Over.HOST_RESTARTED})
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The shell that is wanted; empty values are the host's own.
 
     Attributes:
         restore: A lost session whose directory and environment to take over.
+        old: The directory it was in, as far as that is known; it may be gone.
     """
 
     shell: str = ""
@@ -46,6 +54,7 @@ class Plan:
     cols: int = 80
     rows: int = 24
     restore: str = ""
+    old: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,45 @@ class RunEnd:
 
     end: ChannelEnd
     cwd: str = ""
+
+
+def unread(job: Job) -> RunEnd:
+    """Return the end of a command that was typed, and that its shell never came to."""
+    job.error = StateError(
+        Reason.SESSION_BUSY,
+        f"the command was not run on {job.target}: {UNREAD}",
+        hint="ssh_session_read with view `screen` shows it; ssh_session_write with"
+        " input \\u0003 gives it up. Then run the command again.",
+        metadata={"host": job.target},
+    )
+    return RunEnd(ChannelEnd(lost=job.error.message))
+
+
+def not_told(job: Job) -> RunEnd:
+    """Return the end of a command that was stopped before its shell came to it."""
+    if job.verdict is Status.TIMED_OUT:
+        job.error = StateError(
+            Reason.SESSION_BUSY,
+            f"the command was not run on {job.target}: its session's shell did not come"
+            f" to it within its {job.request.timeout:g} s; it may be starting or at"
+            " work, or what was typed before is not finished, as with an open quote",
+            hint="ssh_session_read with view `screen` shows what the session does; or"
+            " raise timeout_seconds.",
+            metadata={"host": job.target},
+        )
+    return RunEnd(ChannelEnd(lost="it was stopped before it began; nothing ran"))
+
+
+def unsure(error: LinkError, ident: str, name: str) -> LinkError:
+    """Return why it is not known whether a shell was opened: it is looked for."""
+    return LinkError(
+        error.reason,
+        f"whether session {name or ident} was opened is not known: {error.message}",
+        hint=f"It is looked for as {ident}: ssh_session_list shows it,"
+        f" and ssh_session_close session={ident} leaves nothing of it.",
+        ran=Ran.UNKNOWN,
+        metadata={**error.metadata, "session": ident},
+    )
 
 
 class Listener(Protocol):

@@ -6,92 +6,58 @@ import asyncio
 import logging
 import platform
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from holdfast_daemon import ids
+from holdfast_daemon import failpoint, ids
 from holdfast_daemon.errors import (
     DaemonError,
     InputError,
-    LimitError,
+    LinkError,
     NotFoundError,
+    Ran,
     Reason,
     StateError,
 )
 from holdfast_daemon.exec.site import Site
+from holdfast_daemon.session import room
+from holdfast_daemon.session.ending import Endings
 from holdfast_daemon.session.held import HeldShell
 from holdfast_daemon.session.remote import Key, RemoteShell
 from holdfast_daemon.session.session import About, Session
-from holdfast_daemon.session.shell import Durability, Over, Plan, ShellEnd
+from holdfast_daemon.session.shell import LOST, Durability, Over, ShellEnd, unsure
+from holdfast_daemon.session.wanted import Closed, Opened, Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        Awaitable,
-        Callable,
-        Coroutine,
-        Hashable,
-        Iterator,
-    )
+    from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
 
     from holdfast_daemon.clock import Clock
     from holdfast_daemon.connection.pool import Pool
+    from holdfast_daemon.exec.job import Job
     from holdfast_daemon.hosts.host import Host
     from holdfast_daemon.limits import Limits
     from holdfast_daemon.policy.caller import Caller
     from holdfast_daemon.secrets import Redactor
     from holdfast_daemon.session.archive import Archive
     from holdfast_daemon.session.observer import Observers
+    from holdfast_daemon.session.recovery import Recovery
 
 _log = logging.getLogger(__name__)
 
 # So many sessions are named where a name fits several.
 _NAMED = 5
-_LOST = frozenset({Over.CONNECTION_LOST, Over.HOST_RESTARTED})
+# Serving begins after so long, should hosts not be resolved by then.
+_FINDING_SECONDS = 2.0
 # Which daemon made something, for people who find it on a host.
 _OWNER = platform.node()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What a caller asks for; None and empty values are the defaults."""
-
-    plan: Plan
-    name: str = ""
-    durability: Durability = Durability.AUTO
-    idle_timeout: float | None = None
-    auto_close: bool = False
-    tmux: bool = False
-    new: bool = False
-    resize: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A session, and how it was come by.
-
-    Attributes:
-        matched_by: name or restored; empty: it is a new one.
-    """
-
-    session: Session
-    created: bool
-    matched_by: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """What a close found.
-
-    Attributes:
-        signal: The signal it took.
-    """
-
-    was_running: bool
-    signal: str = ""
-
-
 class SessionTable:
-    """Opens, finds, closes and forgets sessions."""
+    """Opens, finds, closes and forgets sessions.
+
+    Attributes:
+        ended: Those that are over, and what is still due for them.
+    """
 
     def __init__(
         self,
@@ -102,13 +68,13 @@ class SessionTable:
         *,
         redactor: Redactor,
         observers: Observers,
-        resolve: Callable[[str], Awaitable[Host]],
+        recovery: Recovery,
     ) -> None:
         """Keep sessions in `archive`, and reach their hosts over `pool`.
 
-        `resolve` finds the host of a session that an earlier daemon opened.
+        `recovery` goes on with what earlier daemons left.
         """
-        self._resolve = resolve
+        self._recovery = recovery
         self._archive = archive
         self._pool = pool
         self._limits = limits
@@ -117,42 +83,54 @@ class SessionTable:
         self._observers = observers
         self._sessions: dict[str, Session] = {}
         # names that are being opened now: one at a time, or there would be two
-        self._opening: dict[tuple[object, str], asyncio.Lock] = {}
-        self._endings: set[asyncio.Task[None]] = set()
+        self._opening: dict[tuple[object, str], tuple[asyncio.Lock, int]] = {}
+        # accounts of those that are about to be in the table: they take room too
+        self._making: list[Hashable] = []
+        self.ended = Endings(archive, pool, limits, observers)
+        self._chores: set[asyncio.Task[None]] = set()
 
     async def recover(self) -> None:
         """Take over the sessions of earlier runs of the daemon."""
+        left = self._recovery.left_running()
+        finding: list[asyncio.Task[None]] = []
         for session in await self._archive.recover():
             self._sessions[session.id] = session
             if session.running:
-                self._do(self._adopt(session))
+                jobs = left.pop(session.id, [])
+                await self._recovery.hold(session, jobs)
+                finding.append(self._do(self._adopt(session, jobs)))
             else:
                 await self._archive.keep(session)
+                if session.left:
+                    self._do(self.ended.go_on(session, self._recovery.host))
+        for jobs in left.values():
+            self._recovery.give_up(jobs)
+        if finding:
+            # who calls at once finds them attached, or about to be
+            await asyncio.wait(finding, timeout=_FINDING_SECONDS)
 
-    async def _adopt(self, session: Session) -> None:
+    async def _adopt(self, session: Session, jobs: Sequence[Job]) -> None:
         """Attach to a shell on a host again, once its host is known."""
         try:
-            host = session.host = await self._find_host(session)
+            host = session.host = await self._recovery.host(session)
         except DaemonError as error:
+            self._recovery.give_up(jobs, error.message)
+            session.job = None
             session.ended(ShellEnd(Over.CONNECTION_LOST, why=error.message))
             await self._archive.keep(session)
             return
         shell = self._remote(session, host)
         session.shell = shell
-        shell.adopt()
+        failpoint.reach("session.adopt")
+        shell.adopt(jobs)
         self._do(self._see_to_end(session))
+        self._do(self._recovery.go_on(session, shell, jobs))
 
-    async def _find_host(self, session: Session) -> Host:
-        """Return where it is: its name may mean another account by now."""
-        host = await self._resolve(session.target)
-        if host.display != session.address:
-            host = await self._resolve(session.address)
-        return host
-
-    def _do(self, chore: Coroutine[None, None, None]) -> None:
+    def _do(self, chore: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(chore)
-        self._endings.add(task)
-        task.add_done_callback(self._endings.discard)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+        return task
 
     # opening
 
@@ -165,15 +143,22 @@ class SessionTable:
         if not wanted.name:
             return Opened(await self._make(wanted, host, caller), created=True)
         key = (host.account, wanted.name)
-        lock = self._opening.setdefault(key, asyncio.Lock())
+        lock, users = self._opening.get(key, (asyncio.Lock(), 0))
+        self._opening[key] = lock, users + 1
         try:
             async with lock:
                 return await self._open_named(wanted, host, caller)
         finally:
-            if not lock.locked():
-                self._opening.pop(key, None)
+            # one that waits has not got it yet, and the next comer must wait too
+            _, users = self._opening.pop(key)
+            if users > 1:
+                self._opening[key] = lock, users - 1
 
     async def _open_named(self, wanted: Wanted, host: Host, caller: Caller) -> Opened:
+        for one in self._named(wanted.name, host):
+            # whoever opened it now would lose it at once
+            async with one.parting:
+                pass
         before = self._named(wanted.name, host)
         living = next((one for one in before if one.running), None)
         if living is not None and wanted.new:
@@ -190,18 +175,16 @@ class SessionTable:
             if wanted.resize is not None:
                 await living.resize(*wanted.resize)
             return Opened(living, created=False, matched_by="name")
-        lost = [one for one in before if one.end and one.end.over in _LOST]
-        if not lost:
+        newest = max(before, key=lambda one: one.about.begun, default=None)
+        if newest is None or newest.end is None or newest.end.over not in LOST:
             return Opened(await self._make(wanted, host, caller), created=True)
-        newest = max(lost, key=lambda one: one.about.begun)
-        plan = replace(
-            wanted.plan, cwd=wanted.plan.cwd or newest.cwd, restore=newest.id
-        )
+        plan = replace(wanted.plan, restore=newest.id, old=newest.cwd)
         made = await self._make(replace(wanted, plan=plan), host, caller)
         return Opened(made, created=True, matched_by="restored")
 
     async def _make(self, wanted: Wanted, host: Host, caller: Caller) -> Session:
-        self._check_room(host)
+        living = (one for one in self._sessions.values() if one.running)
+        room.check(living, self._making, host, self._limits)
         idle = wanted.idle_timeout
         about = About(
             id=ids.session_id(),
@@ -216,12 +199,18 @@ class SessionTable:
             idle_timeout=self._limits.session_idle_seconds if idle is None else idle,
             auto_close=wanted.auto_close,
         )
-        session = await self._archive.make(about, wanted.name or host.name)
+        self._making.append(host.account)
+        try:
+            session = await self._archive.make(about, wanted.name or host.name)
+        finally:
+            self._making.remove(host.account)
         session.host = host
         session.note(caller)
         self._sessions[session.id] = session
+        failpoint.reach("session.open.made")
+        doubt: LinkError | None = None
         try:
-            await self._start(session, host)
+            doubt = await self._start(session, host)
         except BaseException:
             del self._sessions[session.id]
             await session.close()
@@ -232,15 +221,21 @@ class SessionTable:
                 session.id, cols=session.cols, rows=session.rows
             )
         await self._archive.keep(session)
+        failpoint.reach("session.open.kept")
+        self.ended.nudge(host)
         self._do(self._see_to_end(session))
+        if doubt is not None:
+            raise doubt
         return session
 
-    async def _start(self, session: Session, host: Host) -> None:
+    async def _start(self, session: Session, host: Host) -> LinkError | None:
+        """Start its shell; return why it is not known whether there is one."""
         about = session.about
         if about.durability is not Durability.HELD:
             shell = self._remote(session, host)
             # Should we die now, what is begun must be found again.
             await self._archive.keep(session)
+            failpoint.reach("session.open.recorded")
             try:
                 await shell.open(about.plan, name=about.name, owner=_OWNER)
             except StateError as error:
@@ -248,19 +243,37 @@ class SessionTable:
                 kept_by_none = error.reason in (Reason.NOT_KEPT, Reason.UNSUPPORTED)
                 if about.durability is Durability.REMOTE or not kept_by_none:
                     raise
+            except LinkError as error:
+                if error.ran is Ran.NO:
+                    await shell.leave()
+                    raise
+                # it may be there: it is looked for, and no other is opened beside it
+                shell.adopt(())
+                about.durability, session.shell = Durability.REMOTE, shell
+                return unsure(error, session.id, session.name)
             else:
-                about.durability = Durability.REMOTE
-                session.shell = shell
-                return
+                about.durability, session.shell = Durability.REMOTE, shell
+                return None
         about.durability = Durability.HELD
-        session.shell = await HeldShell.open(self._site(host), about.plan, session)
+        session.shell = await self._hold(session, self._site(host))
+        return None
+
+    async def _hold(self, session: Session, site: Site) -> HeldShell:
+        plan = session.about.plan
+        if plan.old and not plan.cwd:
+            try:
+                return await HeldShell.open(site, replace(plan, cwd=plan.old), session)
+            except StateError as error:
+                if error.reason is not Reason.CWD_FAILED:
+                    raise
+        return await HeldShell.open(site, plan, session)
 
     def _remote(self, session: Session, host: Host) -> RemoteShell:
         session.nonce = session.nonce or secrets.token_hex(16)
 
         def skip(count: int) -> None:
             session.skipped = count
-            self._do(self._archive.keep(session))
+            self._noted(session)
 
         return RemoteShell(
             self._site(host),
@@ -272,39 +285,17 @@ class SessionTable:
         )
 
     def _site(self, host: Host) -> Site:
-        return Site(host, self._pool, self._limits, self._redactor)
+        keep = self._recovery.jobs.keep
+        return Site(host, self._pool, self._limits, self._redactor, keep)
 
-    def _check_room(self, host: Host) -> None:
-        living = [one for one in self._sessions.values() if one.running]
-        here = [
-            one
-            for one in living
-            if one.host is not None and one.host.account == host.account
-        ]
-        limits = self._limits
-        for count, name, where in (
-            (len(here), "sessions_per_host", f" on {host.name}"),
-            (len(living), "sessions_total", ""),
-        ):
-            most = getattr(limits, name)
-            if count >= most:
-                raise LimitError(
-                    Reason.LIMIT_REACHED,
-                    f"{count} sessions are open{where}, and the limit {name} is"
-                    f" {most}; none was opened",
-                    hint="ssh_session_list shows them; ssh_session_close ends one; a"
-                    " person may raise the limit in [limits].",
-                    metadata={"limit": name, "value": str(most)},
-                )
+    def _noted(self, session: Session) -> None:
+        self._do(self._archive.keep(session))
 
     async def _see_to_end(self, session: Session) -> None:
         """Do what is due when a session is over."""
-        session.on_moved = lambda: self._do(self._archive.keep(session))
+        session.on_moved = lambda: self._noted(session)
         await session.over.wait()
-        session.shell = None
-        await self._observers.close(session.id)
-        await session.close()
-        await self._archive.keep(session)
+        await self.ended.see_to(session)
 
     # finding
 
@@ -320,8 +311,8 @@ class SessionTable:
             )
         ]
 
-    def find(self, text: str) -> Session:
-        """Return a session by id or name; the living one where a name fits several.
+    def find(self, text: str, visible: Callable[[Session], bool]) -> Session:
+        """Return a session by id or name; of several the living one that is `visible`.
 
         Raises:
             NotFoundError: There is none.
@@ -330,7 +321,8 @@ class SessionTable:
         text = text.strip()
         if (session := self._sessions.get(text)) is not None:
             return session
-        found = [one for one in self._sessions.values() if one.name == text and text]
+        named = [one for one in self._sessions.values() if one.name == text and text]
+        found = [one for one in named if visible(one)] or named[-1:]
         living = [one for one in found if one.running]
         if len(living) > 1:
             told = ", ".join(f"{one.id} on {one.target}" for one in living[:_NAMED])
@@ -371,6 +363,7 @@ class SessionTable:
 
     def nudge(self) -> None:
         """Look for hosts that are away again now: the network is another one."""
+        self.ended.nudge()
         for one in self._sessions.values():
             if one.running and one.away_because and one.shell is not None:
                 one.shell.nudge()
@@ -390,26 +383,32 @@ class SessionTable:
         self, session: Session, *, force: bool = False, over: Over = Over.CLOSED
     ) -> Closed:
         """End a session's shell; the session stays readable."""
-        shell = session.shell
-        if not session.running or shell is None:
+        if not session.running:
             return Closed(was_running=False)
-        signal = await shell.end(force=force)
-        # where its end was not heard of
-        session.ended(ShellEnd(over))
+        session.check_running()
+        shell = session.shell
+        assert shell is not None  # noqa: S101 - it runs
+        async with session.parting:
+            if not session.running:
+                return Closed(was_running=False)
+            session.over_because = over
+            signal = await shell.end(force=force)
+            failpoint.reach("session.close.ended")
+            # where its end was not heard of
+            session.ended(ShellEnd(over))
         return Closed(was_running=True, signal=signal)
 
     async def reap(self) -> None:
         """Close what nobody uses, forget what is past its time."""
         now, limits = self._clock.monotonic(), self._limits
+        idle: list[Session] = []
         for session in list(self._sessions.values()):
             if session.running:
-                idle = session.about.idle_timeout
-                if 0 < idle < session.idle_seconds:
-                    _log.info("session %s was idle too long", session.id)
-                    try:
-                        await self.close(session, over=Over.IDLE)
-                    except DaemonError as error:
-                        _log.warning("%s is not closed: %s", session.id, error.message)
+                if 0 < session.about.idle_timeout < session.idle_seconds:
+                    idle.append(session)
+                continue
+            if session in self.ended:
+                # should we die now, the next daemon goes on with that
                 continue
             keep = limits.session_keep_seconds
             if session.about.auto_close:
@@ -417,15 +416,27 @@ class SessionTable:
             if now - (session.finished or now) > keep:
                 del self._sessions[session.id]
                 await self._archive.remove(session)
+        # a host that does not answer must not keep the others waiting
+        await asyncio.gather(*(self._close_idle(one) for one in idle))
+
+    async def _close_idle(self, session: Session) -> None:
+        if session.parting.locked():
+            return
+        _log.info("session %s was idle too long", session.id)
+        try:
+            await self.close(session, over=Over.IDLE)
+        except DaemonError as error:
+            _log.warning("%s is not closed: %s", session.id, error.message)
 
     async def stop(self) -> None:
         """Let go of every shell; the daemon stops."""
         await self._observers.close_all()
         living = [one for one in self._sessions.values() if one.running]
-        await asyncio.gather(*(self._leave(one) for one in living))
-        for task in list(self._endings):
+        await asyncio.gather(*(self._leave(one) for one in living), self.ended.stop())
+        for task in list(self._chores):
             task.cancel()
-        await asyncio.gather(*self._endings, return_exceptions=True)
+        await asyncio.gather(*self._chores, return_exceptions=True)
+        await self._archive.close()
 
     async def _leave(self, session: Session) -> None:
         if session.shell is not None:
