@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import shutil
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from holdfast_daemon.exec.claim import Claim
 from holdfast_daemon.exec.job import Job, Status
+from holdfast_daemon.exec.kept import Kept
+from holdfast_daemon.exec.onward import Onward
 from holdfast_daemon.exec.request import ExecRequest
 from holdfast_daemon.ids import JobId
 from holdfast_daemon.output.spool import Spool
@@ -66,8 +69,15 @@ class Archive:
     async def keep(self, job: Job) -> None:
         """Return when the job's record is on disk: its id is about to be told."""
         if not job.saved:
-            self._noted[job.id] = job
-            await self.flush()
+            await self.renew(job)
+
+    async def renew(self, job: Job) -> None:
+        """Return when the job's record, as it is now, is on disk.
+
+        `job.saved` is false where the disk does not take it.
+        """
+        self._noted[job.id] = job
+        await self.flush()
 
     async def flush(self) -> None:
         """Write what was noted, now.
@@ -106,13 +116,19 @@ class Archive:
     async def remove(self, job: Job) -> None:
         """Delete the job and its output."""
         self._noted.pop(job.id, None)
-        await job.spool.remove()
-        await asyncio.to_thread(
-            shutil.rmtree, self._directory / job.id, ignore_errors=True
-        )
+        # a record on its way would come after it
+        async with self._writing:
+            await job.spool.remove()
+            await asyncio.to_thread(
+                shutil.rmtree, self._directory / job.id, ignore_errors=True
+            )
 
     async def recover(self) -> list[Job]:
-        """Return the jobs of earlier runs, oldest first; what ran then is lost now."""
+        """Return the jobs of earlier runs, oldest first.
+
+        What ran then is lost now, but for what its host keeps and what can be gone on
+        with from here.
+        """
         rows = await asyncio.to_thread(
             _read_all, self._directory, self._limits.job_keep_seconds
         )
@@ -141,10 +157,14 @@ class Archive:
         status = Status(row["status"])
         job = Job(
             id=JobId(row["id"]),
-            request=ExecRequest(command=row["command"]),
+            request=ExecRequest(
+                command=row["command"], timeout=float(row.get("timeout", 0.0))
+            ),
             target=row["target"],
             address=row["address"],
             client=row["client"],
+            instance=row.get("instance", ""),
+            session=row.get("session", ""),
             started=started,
             begun=begun,
             spool=spool,
@@ -154,17 +174,23 @@ class Archive:
             signal=row["signal"],
             lost=row["lost"],
             note=row["note"],
-            finished=begun + float(row["duration"]),
             claim=Claim(**row["claim"]) if row.get("claim") else None,
+            kept=Kept.read(row["kept"]) if row.get("kept") else None,
+            onward=Onward.read(row["onward"]) if row.get("onward") else None,
             saved=True,
             told=True,
         )
+        job.opened.set_result(None)
+        job.begun_there.set()
+        if status is Status.RUNNING and job.lasting:
+            job.asked = True
+            spool.reopen()
+            return job
+        job.finished = begun + float(row["duration"])
         if status is Status.RUNNING:
             job.status, job.lost = Status.LOST, _FORGOTTEN
             job.add_note(_FORGOTTEN)
             self.note(job)
-        job.opened.set_result(None)
-        job.begun_there.set()
         job.ended.set()
         return job
 
@@ -181,11 +207,23 @@ def _write_all(rows: list[tuple[Path, dict[str, Any]]]) -> dict[str, str]:
 
 
 def _write(directory: Path, text: str) -> None:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # a command in a session waits for this
+    data = text.encode()
     fresh = directory / (_RECORD + ".new")
-    fresh.touch(mode=0o600)
-    fresh.write_text(text, encoding="utf-8")
+    try:
+        file = _private(fresh)
+    except FileNotFoundError:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = _private(fresh)
+    with file:
+        file.write(data)
     fresh.replace(directory / _RECORD)
+
+
+def _private(path: Path) -> BinaryIO:
+    """Open a file to be written, which nobody else reads."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o600), "wb")
 
 
 def _read_all(directory: Path, keep: float) -> list[tuple[Path, dict[str, Any]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from holdfast_daemon.connection.channel import Channel, ChannelEnd
     from holdfast_daemon.errors import DaemonError
     from holdfast_daemon.exec.claim import Claim
+    from holdfast_daemon.exec.kept import Kept
+    from holdfast_daemon.exec.onward import Onward
     from holdfast_daemon.exec.pace import Pace
     from holdfast_daemon.exec.request import ExecRequest
     from holdfast_daemon.exec.sudo import Elevation
@@ -50,6 +52,7 @@ class Job:
         address: The host as user@host.
         client: Label of the client that started it.
         instance: Tells two clients of one label apart; empty: an earlier daemon's.
+        principal: Who asked, as the rules know them; empty: an earlier daemon's.
         started: Wall clock, for people.
         begun: Monotonic clock, for spans.
         exit_code: As the host reported it; None when it reported none.
@@ -65,13 +68,18 @@ class Job:
         interrupt: Sends it signals, where it has no channel of its own; returns why it
             did not end of them, and an empty text when it did.
         asked: The host may have been told to run it.
+        session: The session it runs in; empty: none.
+        kept: Its host keeps it: it goes on when this daemon does not.
+        onward: What the next daemon needs to go on with it; None: it can't.
+        farewell: Has its host forget it, once its end is on disk here.
         opened: Done when the command was sent, or failed with why it was not.
         begun_there: Set when the host's shell is known to have begun it, or at the end.
         pace: How far a live caller has read; None: nobody is waited for.
         told: Somebody was given its id.
         saved: Its record is on disk.
         claim: The call it must not be run twice for.
-        ended: Set when the outcome is known or known to be lost.
+        ended: Set when the outcome is known or known to be lost, and when this daemon
+            leaves a kept one, which then runs still.
         cursors: How far each client instance has read.
     """
 
@@ -85,6 +93,7 @@ class Job:
     spool: Spool
     clock: Clock
     instance: str = ""
+    principal: str = ""
     status: Status = Status.RUNNING
     exit_code: int | None = None
     signal: str | None = None
@@ -100,6 +109,10 @@ class Job:
     channel: Channel | None = None
     interrupt: Callable[[Sequence[str]], Awaitable[str]] | None = None
     asked: bool = False
+    session: str = ""
+    kept: Kept | None = None
+    onward: Onward | None = None
+    farewell: Callable[[], Awaitable[None]] | None = None
     stop_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     opened: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -112,10 +125,21 @@ class Job:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     cursors: dict[str, int] = field(default_factory=dict[str, int])
 
+    def sent(self) -> None:
+        """The host has it: from now on it may run."""
+        if not self.opened.done():
+            self.opened.set_result(None)
+        self.begun_there.set()
+
     @property
     def running(self) -> bool:
         """Whether the outcome is still open."""
         return self.status is Status.RUNNING
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the next daemon goes on with it."""
+        return self.kept is not None or self.onward is not None
 
     @property
     def ok(self) -> bool:
@@ -132,6 +156,11 @@ class Job:
         """Say something more about the outcome, once."""
         if text and text not in self.note:
             self.note = f"{self.note}; {text}" if self.note else text
+
+    def rest(self) -> None:
+        """Let go of what only running it needed: megabytes, a secret, a connection."""
+        self.request = replace(self.request, stdin=None, env={})
+        self.channel = None
 
     def move_cursor(self, reader: str, offset: int) -> None:
         """Note how far `reader` has read; the one that read longest ago is dropped."""
@@ -163,6 +192,8 @@ class Job:
             "target": self.target,
             "address": self.address,
             "client": self.client,
+            "session": self.session,
+            "instance": self.instance if self.lasting else "",
             "started": rfc3339(self.started),
             "status": self.status.value,
             "exit_code": self.exit_code,
@@ -171,6 +202,9 @@ class Job:
             "note": self.note,
             "duration": self.duration,
             "claim": asdict(self.claim) if self.claim else None,
+            "timeout": self.request.timeout,
+            "kept": self.kept.record() if self.kept else None,
+            "onward": self.onward.record() if self.onward else None,
         }
 
 

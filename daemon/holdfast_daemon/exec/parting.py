@@ -28,8 +28,11 @@ _RUNS_ON = "it did not end then, so it may still run on the host"
 
 
 async def part(table: JobTable, seconds: float) -> None:
-    """Send HUP to what runs, and give it at most `seconds` to end by itself."""
-    jobs = table.list(running_only=True)
+    """Send HUP to what runs, and give it at most `seconds` to end by itself.
+
+    What its host keeps goes on without us, and what the next daemon takes up waits.
+    """
+    jobs = [job for job in table.list(running_only=True) if not job.lasting]
     hosts: dict[str, list[Job]] = {}
     for job in jobs:
         hosts.setdefault(job.target, []).append(job)

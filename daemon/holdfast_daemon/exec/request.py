@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 # POSIX XBD 8.1: names of environment variables that every utility can handle.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
+# Said of commands in a session too, which have no stdin of their own.
+_LONG = (
+    "Write a long script to a file with ssh_file_write and run that, or send it through"
+    " the stdin of ssh_exec, with command 'sh -s'."
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecRequest:
@@ -59,7 +65,7 @@ def check(request: ExecRequest, limits: Limits) -> None:
         raise InputError(
             "command",
             f"command has {size} bytes; the limit is {limits.command_bytes}",
-            hint="Send a long script through stdin, with command 'sh -s'.",
+            hint=_LONG,
         )
     if request.stdin is not None and len(request.stdin) > limits.stdin_bytes:
         raise InputError(
@@ -99,5 +105,5 @@ def check_line(line: str, limits: Limits) -> None:
             "command",
             f"the command with its cwd, env and quoting has {size} bytes; a host takes"
             f" less than {limits.command_bytes}",
-            hint="Send a long script through stdin, with command 'sh -s'.",
+            hint=_LONG,
         )

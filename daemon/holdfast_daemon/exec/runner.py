@@ -61,7 +61,7 @@ async def run(job: Job, site: Site) -> None:
             raise _too_late(job, Ran.NO) from error
         end = await _converse(job, lease, facts, site, deadline)
     job.settle(end)
-    if end.lost is not None:
+    if end.lost is not None and job.error is None:
         job.add_note(_AFTERMATH)
 
 
@@ -127,8 +127,11 @@ async def _converse(
     refusal = wording.refusal(request, site.host, job.elevation, end.lost or "")
     if refusal is not None and job.verdict is None:
         job.error = refusal
+        if end.lost is not None:
+            # nobody told a code: sudo was given up on
+            return ChannelEnd(lost=refusal.message)
         job.add_note(refusal.message)
-        return end if end.lost is None else ChannelEnd(exit_code=1)
+        return end
     silent = marker is not None and not (marker.group or marker.failure)
     if channel.waited and silent and end.lost is None:
         # the waiting shell's own end, which says nothing of the command

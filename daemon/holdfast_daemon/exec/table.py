@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast_daemon import ids
@@ -38,8 +39,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+# So long the answer to a caller takes; its host forgets a command behind that.
+_FAREWELL_SECONDS = 0.01
 _PARTED = "the daemon stopped while it ran"
 _NOT_BEGUN = "it was stopped before its host was asked to run it: nothing ran"
+_LEFT = "the daemon stopped while it ran; it goes on on its host"
+_LEFT_UNSURE = "the daemon stopped before it knew whether its host began it"
+_LEFT_HERE = "the daemon ended while it ran; the next one goes on with it"
+_NOT_FOUND_YET = (
+    "the daemon has just started and still looks for it on its host: call again"
+)
 _HALF_BEGUN = "it was stopped while the host began it, and may still run there"
 
 
@@ -53,8 +62,14 @@ class JobTable:
         limits: Limits,
         clock: Clock,
         redactor: Redactor | None = None,
+        *,
+        check: Callable[[Ticket, Host], Awaitable[None]] | None = None,
     ) -> None:
-        """Keep jobs in `archive` and run them over `pool`."""
+        """Keep jobs in `archive` and run them over `pool`.
+
+        `check` decides what was let in once more, before it logs in again.
+        """
+        self._check = check
         self._redactor = redactor or Redactor()
         self._archive = archive
         self._pool = pool
@@ -64,11 +79,17 @@ class JobTable:
         self._sites: dict[str, Site] = {}
         self._ledger = Ledger()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[str, Job] = {}
 
     async def recover(self) -> None:
-        """Take over the jobs of earlier runs of the daemon."""
+        """Take over the jobs of earlier runs of the daemon.
+
+        Those that can be gone on with then wait in `unresumed`.
+        """
         for job in await self._archive.recover():
             self._jobs[job.id] = job
+            if job.running:
+                self._waiting[job.id] = job
             if job.claim is not None:
                 self._ledger.enter(job.claim, job, job.begun)
 
@@ -113,21 +134,56 @@ class JobTable:
             address=host.display,
             client=caller.label,
             instance=caller.instance,
+            principal=caller.principal,
             started=self._clock.now(),
             begun=self._clock.monotonic(),
             spool=self._archive.spool(job_id),
             clock=self._clock,
         )
         self._jobs[job_id] = job
-        site = Site(host, self._pool, self._limits, self._redactor)
-        self._sites[job_id] = site
         if asked is not None:
             self._ledger.enter(asked, job, self._clock.monotonic())
-        ticket.detach()
-        task = asyncio.create_task(self._work(job, site, ticket, runner or run))
-        self._tasks[job_id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(job_id, None))
+        self._begin(job, host, ticket, runner or run)
         return job
+
+    def _begin(self, job: Job, host: Host, ticket: Ticket, runner: Runner) -> None:
+        keep = self._archive.renew
+        check = partial(self._check, ticket, host) if self._check else None
+        site = Site(host, self._pool, self._limits, self._redactor, keep, check)
+        self._sites[job.id] = site
+        ticket.detach()
+        task = asyncio.create_task(self._work(job, site, ticket, runner))
+        self._tasks[job.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(job.id, None))
+
+    def unresumed(self) -> list[Job]:
+        """Return the jobs of an earlier daemon that are to be gone on with."""
+        return list(self._waiting.values())
+
+    def left_behind(self) -> list[Job]:
+        """Return the ended jobs that their hosts may still keep something of."""
+        return [job for job in self._jobs.values() if job.kept and not job.running]
+
+    def forgotten(self, job: Job) -> None:
+        """Note that its host keeps nothing of it any more."""
+        job.kept = None
+        if job.id in self._jobs:
+            self._archive.note(job)
+
+    def resume(self, job: Job, host: Host, ticket: Ticket, runner: Runner) -> None:
+        """Go on with one of `unresumed`: `runner` follows it to its end."""
+        if self._waiting.pop(job.id, None) is not None and job.running:
+            if job.onward is not None:
+                job.add_note(_LEFT_HERE)
+            self._begin(job, host, ticket, runner)
+
+    def give_up(self, job: Job, why: str) -> None:
+        """Have one of `unresumed` be lost: it can't be followed any more."""
+        if self._waiting.pop(job.id, None) is not None and job.running:
+            job.settle(ChannelEnd(lost=why))
+            job.spool.close()
+            job.ended.set()
+            self._archive.note(job)
 
     def find(self, job_id: str) -> Job:
         """Return a job by id.
@@ -158,8 +214,10 @@ class JobTable:
             Why it, or a part of it, goes on; empty when it has ended.
         """
         site = self._sites.get(job.id)
-        if not job.running or site is None:
+        if not job.running:
             return ""
+        if site is None or (job.lasting and job.interrupt is None):
+            return _NOT_FOUND_YET
         if signal is None or signal in ESCALATION:
             job.verdict = Status.CANCELLED
         if job.interrupt is not None:
@@ -167,20 +225,21 @@ class JobTable:
             if not trouble:
                 await job.ended.wait()
             return trouble
-        if job.channel is None:
+        channel = job.channel
+        if channel is None:
             # Still connecting: nothing runs yet that could be signalled.
             job.verdict = Status.CANCELLED
             self._tasks[job.id].cancel()
             await job.ended.wait()
             return ""
         names: Sequence[str] = ESCALATION if signal is None else (signal,)
-        trouble = await stop(job, job.channel, site, names)
+        trouble = await stop(job, channel, site, names)
         if not trouble:
             await job.ended.wait()
         elif signal is None:
             # One that could not be ended is let go of: it ends as far as we know.
             job.add_note(trouble)
-            job.channel.close()
+            channel.close()
             await job.ended.wait()
         else:
             job.verdict = None
@@ -220,13 +279,20 @@ class JobTable:
             self._ledger.forget(job)
             await self._archive.remove(job)
 
+    async def keep(self, job: Job) -> None:
+        """Return when its record, as it is now, is on disk."""
+        await self._archive.renew(job)
+
     async def tell(self, job: Job) -> None:
         """Return when the job is on disk: its id is about to be told."""
         job.told = True
         await self._archive.keep(job)
 
     async def close(self) -> None:
-        """End every job's wait; what runs on a host is hung up on by its channel."""
+        """End every job's wait; what runs on a host is hung up on by its channel.
+
+        What the next daemon goes on with stays `running` on disk.
+        """
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -248,6 +314,9 @@ class JobTable:
         except DaemonError as raised:
             error = raised
         except asyncio.CancelledError:
+            if job.lasting and job.verdict is not Status.CANCELLED:
+                await self._leave(job, ticket)
+                return
             job.settle(ChannelEnd(lost=_why(job)))
         except Exception as raised:  # noqa: BLE001 - its own error boundary
             incident = ids.mint("e")
@@ -260,11 +329,15 @@ class JobTable:
                 metadata={"incident": incident},
             )
             error.__cause__ = raised
-        if job.error is not None:
+        if job.error is not None and job.error.ran is Ran.NO:
             # The host's shell said that it did not come to the command.
             self._drop(job)
+        elif job.error is not None:
+            job.error.metadata.setdefault("job_id", job.id)
         await self._end(job, ticket, error)
         _log.debug("job ended: %s", error.message if error else job.status, extra=about)
+        if job.farewell is not None:
+            await self._forget(job, job.farewell)
 
     async def _end(self, job: Job, ticket: Ticket, error: DaemonError | None) -> None:
         if error is not None:
@@ -272,6 +345,7 @@ class JobTable:
         elif not job.opened.done():
             job.opened.set_result(None)
         job.spool.close()
+        job.rest()
         job.begun_there.set()
         job.ended.set()
         self._sites.pop(job.id, None)
@@ -289,6 +363,39 @@ class JobTable:
             self._archive.note(job)
         else:
             await self._archive.remove(job)
+
+    async def _leave(self, job: Job, ticket: Ticket) -> None:
+        """Part from one that the next daemon goes on with."""
+        kept, note = job.kept, _LEFT_HERE
+        if kept is not None:
+            # of those in a session it is not noted
+            known = kept.begun or kept.ident != job.id
+            note = _LEFT if known else _LEFT_UNSURE
+        job.add_note(note)
+        if not job.opened.done():
+            job.opened.set_result(None)
+        job.begun_there.set()
+        job.ended.set()
+        job.spool.close()
+        await job.spool.sync()
+        await ticket.finish(job.status.value)
+        await self._archive.renew(job)
+
+    async def _forget(self, job: Job, farewell: Callable[[], Awaitable[None]]) -> None:
+        """Have its host forget it once all of it is on disk here."""
+        job.farewell = None
+        # whoever waits for the answer has it first
+        await asyncio.sleep(_FAREWELL_SECONDS)
+        if job.id in self._jobs:
+            await self._archive.renew(job)
+            if not job.saved:
+                return
+        try:
+            await farewell()
+        except DaemonError as error:
+            _log.info("left on its host: %s", error.message, extra={"job": job.id})
+            return
+        self.forgotten(job)
 
     def _fail(self, job: Job, error: DaemonError) -> None:
         """Settle a job that ended in an error; one of which nothing ran is not kept."""
