@@ -113,8 +113,8 @@ def _parent(path: str, said: str) -> DaemonError:
     return NotFoundError(
         Reason.FILE_NOT_FOUND,
         f"there is no directory {path}",
-        hint="Check the path; ssh_file_write makes missing directories where"
-        " make_parents is set.",
+        hint="Check the path. Missing directories are made by ssh_file_write where"
+        " make_parents is set, by ssh_copy where the destination ends in a slash.",
         metadata={"path": path},
     )
 

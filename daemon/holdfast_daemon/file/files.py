@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import posixpath
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -86,6 +87,12 @@ class Once:
         error = None if done.cancelled() else done.exception()
         if done.cancelled() or (isinstance(error, DaemonError) and error.ran is Ran.NO):
             self._done.pop(key, None)
+        elif error is None and key in self._done:
+            # the task holds all of the call it was for
+            print_, until, _ = self._done[key]
+            kept = asyncio.get_running_loop().create_future()
+            kept.set_result(done.result())
+            self._done[key] = (print_, until, kept)
 
 
 class _Talk:
@@ -249,8 +256,12 @@ class Files:
 
     @asynccontextmanager
     async def _alone(self, site: Site, path: str) -> AsyncGenerator[None]:
-        """Let nobody else of this daemon change the same file meanwhile."""
-        key = (repr(site.host.endpoint), path)
+        """Let nobody else of this daemon change the same file meanwhile.
+
+        One file goes by many names, of which mostly the last part is the same: whoever
+        changes another one of that name waits for a moment too.
+        """
+        key = (repr(site.host.place), posixpath.basename(path))
         lock, waiting = self._busy.get(key, (asyncio.Lock(), 0))
         self._busy[key] = (lock, waiting + 1)
         try:

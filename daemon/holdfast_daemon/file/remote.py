@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from holdfast_daemon.connection.sftp import SftpError, sftp
-from holdfast_daemon.errors import LinkError, Ran, Reason
+from holdfast_daemon.errors import InputError, LinkError, Ran, Reason
 from holdfast_daemon.file import editing, reading, sensitive
 from holdfast_daemon.file.fault import failed, fault
 from holdfast_daemon.file.listing import Entry, Listing
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from holdfast_daemon.file.writing import WriteRequest
 
 _BY_SFTP = "by SFTP: this host has no POSIX shell"
+_OWNER_LOST = f"{_BY_SFTP}; the file's owner could not be kept"
 _KINDS = {
     stat.S_IFDIR: "directory",
     stat.S_IFIFO: "FIFO",
@@ -67,18 +68,29 @@ async def _session(site: Site, path: str) -> AsyncGenerator[Sftp]:
 
 
 def _raw(path: str) -> bytes:
-    """Return a path as SFTP has it: it begins in the home directory."""
-    inner = "." if path == "~" else path.removeprefix("~/")
-    return inner.encode()
+    """Return a path as SFTP has it: it begins in the home directory.
+
+    Raises:
+        InputError: Only a shell knows where it is.
+    """
+    if path.startswith("~") and path[:2] not in ("~", "~/"):
+        raise InputError(
+            "path",
+            f"{path}: whose directory that is only a shell knows, and this host has"
+            " none",
+            hint="Give the whole path, or ./ before a name that begins so.",
+        )
+    inner = path[1:].lstrip("/") if path[:1] == "~" else path
+    return inner.encode() or b"."
 
 
-async def _look(session: Sftp, path: str, *, write: bool) -> tuple[str, Attributes]:
+async def _look(session: Sftp, path: str, *, write: bool) -> tuple[bytes, Attributes]:
     """Return what a regular file is really called, and what it is."""
     found = await session.stat(_raw(path))
-    real = shown(await session.real(_raw(path)))
+    real = await session.real(_raw(path))
     kind = _KINDS.get(stat.S_IFMT(found.mode))
     if kind is not None:
-        raise fault(("kind", real, kind), write=write)
+        raise fault(("kind", shown(real), kind), write=write)
     return real, found
 
 
@@ -86,7 +98,8 @@ async def read(site: Site, request: ReadRequest) -> ReadAnswer:
     """Read a file."""
     reading.check(request)
     async with _session(site, request.path) as session:
-        real, found = await _look(session, request.path, write=False)
+        name, found = await _look(session, request.path, write=False)
+        real = shown(name)
         if not request.force and sensitive.holds_secrets(real):
             raise sensitive.refusal(real, write=False)
         most = site.limits.file_edit_bytes
@@ -102,55 +115,85 @@ async def write(site: Site, request: WriteRequest) -> WriteAnswer:
     async with _session(site, request.path) as session:
         before: Attributes | None = None
         try:
-            real, before = await _look(session, request.path, write=True)
+            name, before = await _look(session, request.path, write=True)
         except SftpError as error:
             if "No such file" not in str(error):
                 raise
             if request.make_parents and posixpath.dirname(path):
                 await session.make_directories(posixpath.dirname(path))
-            real = shown(await session.real(path))
+            name = await session.real(path)
+        real = shown(name)
         if sensitive.lets_in(real):
             raise sensitive.refusal(real, write=True)
         if before is not None and request.mode is Mode.CREATE:
             raise fault(("exists", real), write=True)
         if before is None and request.expected:
             raise fault(("gone", real), write=True)
-        old = b""
+        old, kept = b"", True
         if before is not None and (request.expected or request.mode is Mode.APPEND):
             old = await session.read(path, before.size + 1)
             now = hashlib.sha256(old).hexdigest()
             if request.expected not in ("", now):
                 raise fault(("changed", real, now), write=True)
         if before is not None and request.mode is Mode.APPEND:
-            await session.append(real.encode(), request.data)
+            await session.append(name, request.data)
         else:
             old = b""
-            await _swap(session, real, request.data, before, request.permissions)
+            kept = await _put(session, name, request, before)
     digest = hashlib.sha256(old + request.data).hexdigest()
     size = len(old) + len(request.data)
-    return WriteAnswer(real, len(request.data), before is None, digest, size, _BY_SFTP)
+    note = _BY_SFTP if kept else _OWNER_LOST
+    return WriteAnswer(real, len(request.data), before is None, digest, size, note)
+
+
+async def _put(
+    session: Sftp, name: bytes, request: WriteRequest, before: Attributes | None
+) -> bool:
+    """Write it; return whether it is whose it was."""
+    fresh = before is None and request.mode is Mode.CREATE
+    asked = request.permissions
+    try:
+        return await _swap(
+            session, name, request.data, before, permissions=asked, fresh=fresh
+        )
+    except SftpError:
+        if fresh and await _there(session, name):
+            raise fault(("exists", shown(name)), write=True) from None
+        raise
+
+
+async def _there(session: Sftp, name: bytes) -> bool:
+    try:
+        await session.stat(name)
+    except SftpError:
+        return False
+    return True
 
 
 async def _swap(
     session: Sftp,
-    real: str,
+    real: bytes,
     data: bytes,
     before: Attributes | None,
+    *,
     permissions: str = "",
-) -> None:
+    fresh: bool = False,
+) -> bool:
+    owner = None if before is None else (before.uid, before.gid)
     mode = None if before is None else stat.S_IMODE(before.mode)
     if permissions:
         mode = int(permissions, 8)
-    name = f".holdfast.{secrets.token_hex(12)}"
+    name = f".holdfast.{secrets.token_hex(12)}".encode()
     draft = posixpath.join(posixpath.dirname(real), name)
-    await session.swap(data, draft.encode(), real.encode(), mode)
+    return await session.swap(data, draft, real, mode, owner=owner, fresh=fresh)
 
 
 async def edit(site: Site, path: str, edits: Sequence[Edit]) -> WriteAnswer:
     """Edit a file."""
     limits = site.limits
     async with _session(site, path) as session:
-        real, before = await _look(session, path, write=True)
+        name, before = await _look(session, path, write=True)
+        real = shown(name)
         if sensitive.lets_in(real):
             raise sensitive.refusal(real, write=True)
         if before.size > limits.file_edit_bytes:
@@ -161,9 +204,10 @@ async def edit(site: Site, path: str, edits: Sequence[Edit]) -> WriteAnswer:
         edited = editing.apply(body, edits, real)
         if await session.read(_raw(path), limits.file_edit_bytes) != body:
             raise _changed(real)
-        await _swap(session, real, edited, before)
+        kept = await _swap(session, name, edited, before)
     digest = hashlib.sha256(edited).hexdigest()
-    return WriteAnswer(real, len(edited), False, digest, len(edited), _BY_SFTP)
+    note = _BY_SFTP if kept else _OWNER_LOST
+    return WriteAnswer(real, len(edited), False, digest, len(edited), note)
 
 
 def _changed(real: str) -> DaemonError:

@@ -104,7 +104,8 @@ def compose(body: str, *, resolve: bool = True, hashes: bool = False) -> Script:
     text += (_RESOLVE if resolve else "") + (_HASH if hashes else "")
     text += body
     lines = f"{text}\n{end}\n"
-    return Script(_BOOT.format(end=end), lines.encode(), mark.encode() + b"\0")
+    data = lines.encode("utf-8", "surrogateescape")
+    return Script(_BOOT.format(end=end), data, mark.encode() + b"\0")
 
 
 @dataclass(frozen=True, slots=True)

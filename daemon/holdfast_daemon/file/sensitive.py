@@ -6,9 +6,13 @@ A guard against accidents, not a wall: who may run commands may read them otherw
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from typing import TYPE_CHECKING
 
 from holdfast_daemon.errors import DeniedError, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 # A star matches slashes too, in `case` as in fnmatch.
 SECRET = (
@@ -45,26 +49,47 @@ LETS_IN = (
     "*/etc/pam.d/*",
 )
 # The public half has the same name with .pub, and is not meant.
-_PUBLIC = "*.pub"
+_PUBLIC = ".pub"
 _KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----")
+
+
+_BELOW = "*/"
+
+
+def _any(globs: Iterable[str]) -> Callable[[str], bool]:
+    """Return what says whether one of `globs` matches; a copy asks it of every file."""
+    below, whole = [], []
+    for glob in globs:
+        if glob.startswith(_BELOW):
+            below.append(translate(glob.removeprefix(_BELOW)))
+        else:
+            whole.append(translate(glob))
+    at_any = re.compile(f"/(?:{'|'.join(below)})")
+    at_start = re.compile("|".join(whole) or r"(?!)")
+
+    def matches(path: str) -> bool:
+        return bool(at_any.search(path) or at_start.match(path))
+
+    return matches
+
+
+_is_secret, _is_door = _any(SECRET), _any(LETS_IN)
 
 
 def case(variable: str, *, write: bool) -> str:
     """Return shell words that call `no sensitive` where $`variable` is such a path."""
     globs = "|".join(SECRET + LETS_IN if write else SECRET)
-    return f'case ${variable} in {_PUBLIC});;{globs}) no sensitive "${variable}";;esac'
+    return f'case ${variable} in *{_PUBLIC});;{globs}) no sensitive "${variable}";;esac'
 
 
 def holds_secrets(path: str) -> bool:
     """Say whether a path (resolved) is one whose content is secret."""
-    if fnmatchcase(path, _PUBLIC):
-        return False
-    return any(fnmatchcase(path, glob) for glob in SECRET)
+    return not path.endswith(_PUBLIC) and _is_secret(path)
 
 
 def lets_in(path: str) -> bool:
     """Say whether a path (resolved) is one that must not be written by accident."""
-    return holds_secrets(path) or any(fnmatchcase(path, glob) for glob in LETS_IN)
+    return holds_secrets(path) or _is_door(path)
 
 
 def is_key(data: bytes) -> bool:

@@ -28,13 +28,19 @@ _SUM = re.compile(r"[0-9a-f]{64}")
 
 # $r resolved, $d its directory, $g 1 when it is there; $w the bytes to come, $x what
 # the file's sum must be, $i 1 when it is written in place.
-_STAGE = r"""w=BYTES;i=;u=$(umask)
-t=${d%/}/.holdfast.$c
-trap 'rm -f -- "$t"' EXIT;trap 'exit 1' HUP INT TERM PIPE
-e=$( (umask 077;set -C;: >"$t") 2>&1)||{ t=${TMPDIR:-/tmp}/.holdfast.$c;i=1
-[ "$g" ]||no stage "$r" "$e"
-f=$( (umask 077;set -C;: >"$t") 2>&1)||no stage "$r" "$e"
+# The new file is made in a directory that only we may enter, and in which we stand: so
+# whoever owns the one above it puts no link under its name meanwhile.
+_STAGE = r"""w=BYTES;i=;u=$(umask);v=ASKED;t=./${r##*/};k=.holdfast.$c
+alone(){ [ "$1" ]&&e=$( (umask 077;mkdir -m 700 -- "${1%/}/$k") 2>&1)||return 1
+cd -P -- "${1%/}/$k"&&[ "$(pwd -P)" = "${1%/}/$k" ]&&[ -O . ]&&z=1&&return
+e="it is not ours alone";return 1;}
+z=;trap '[ -z "$z" ]||{ rm -f -- "$t";cd -P ..&&rmdir -- "$k" 2>/dev/null;}' EXIT
+trap 'exit 1' HUP INT TERM PIPE
+alone "$d"||{ f=$e;i=1
+[ "$g" ]||no stage "$r" "$f"
+alone "$(cd -P -- "${TMPDIR:-/tmp}"&&pwd -P)"||no stage "$r" "$f"
 }
+e=$( (umask 077;set -C;: >"$t") 2>&1)||no stage "$r" "$e"
 attrs(){ set -- $(ls -ldn -- "$1");printf %s "$1 $3 $4";}
 if [ "$g" ]&&[ -z "$i" ]&&[ "$j" != append ];then
 set -- $(ls -ldn -- "$r");[ "$2" = 1 ]||i=1
@@ -49,15 +55,19 @@ if [ "$g" ]&&[ -z "$i" ]&&[ "$j" != append ]
 then [ "$(attrs "$r")" = "$(attrs "$t")" ]||i=1;fi
 """
 _SWAP = r"""umask "$u"
+late(){ g=1;i=1;e=$(cat 2>&1 <"$t" >>"$r")||no half "$r" "$e";}
+if [ "$g" ]&&[ "$v" ]&&{ [ "$i" ]||[ "$j" = append ];};then chmod go= "$r";fi
 if [ "$g" ]&&[ "$j" = append ];then i=1
 e=$(cat 2>&1 <"$t" >>"$r")||no half "$r" "$e"
 elif [ "$i" ];then e=$(cat 2>&1 <"$t" >"$r")||no half "$r" "$e"
-elif [ "$g" ];then e=$(mv -f -- "$t" "$r" 2>&1)||no write "$r" "$e"
+elif [ "$g" ];then [ -z "$v" ]||chmod PERMS "$t"
+e=$(mv -f -- "$t" ../ 2>&1)||no write "$r" "$e"
 else chmod PERMS "$t"
-e=$(ln -- "$t" "$r" 2>&1)||{ [ -e "$r" ]||[ -L "$r" ]&&[ "$j" = create ]&&no exists "$r"
-e=$(mv -f -- "$t" "$r" 2>&1)||no write "$r" "$e";}
+e=$(ln -- "$t" ../ 2>&1)||{ [ -e "$r" ]||[ -L "$r" ]&&[ "$j" = create ]&&no exists "$r"
+if [ "$j" = append ]&&[ -f "$r" ];then late;else
+e=$(mv -f -- "$t" ../ 2>&1)||no write "$r" "$e";fi;}
 fi
-CHMOD
+[ -z "$i" ]||CHMOD
 q=;[ "$j" = append ]&&q=$(hash "$r")
 set -- $(ls -ldn -- "$r")
 ok "$r" "${g:-0}" "${i:-0}" "$5" "$q"
@@ -160,8 +170,9 @@ def script(request: WriteRequest) -> Script:
     path = quote_path(request.path)
     parent = posixpath.dirname(request.path) if request.make_parents else ""
     parents = quote_path(parent) if parent else "''"
-    perms, chmod = "'=rw'", ":"
+    perms, chmod, asked = "'=rw'", ":", ""
     if request.permissions:
+        asked = "1"
         perms = request.permissions
         chmod = f'chmod {perms} "$r"||no half "$r" "its mode could not be set"'
     text = _WRITE.replace("LEXICAL", sensitive.case("p", write=True))
@@ -169,6 +180,7 @@ def script(request: WriteRequest) -> Script:
     text = text.replace("BYTES", str(len(request.data)))
     text = text.replace("EXPECTED", f"'{request.expected}'")
     text = text.replace("PERMS", perms).replace("CHMOD", chmod)
+    text = text.replace("ASKED", asked)
     text = text.replace("MODE", request.mode.value)
     text = text.replace("PARENT", parents, 1).replace("PATH", path, 1)
     return compose(text, hashes=True)
@@ -179,7 +191,7 @@ def edit_script(path: str, limits: Limits) -> Script:
     largest = limits.file_edit_bytes
     text = _EDIT.replace("GUARD", sensitive.case("r", write=True))
     text = text.replace("LARGEST", str(largest)).replace("TAKEN", str(largest + 1))
-    text = text.replace("PERMS", "'=rw'").replace("CHMOD", ":")
+    text = text.replace("PERMS", "'=rw'").replace("CHMOD", ":").replace("ASKED", "")
     return compose(text.replace("PATH", quote_path(path), 1), hashes=True)
 
 

@@ -1,0 +1,1 @@
+"""What every copy has to do its work with."""

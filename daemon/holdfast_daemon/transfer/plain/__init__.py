@@ -1,0 +1,1 @@
+"""Copies over SFTP alone, for hosts without a POSIX shell."""

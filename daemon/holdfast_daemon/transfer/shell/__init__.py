@@ -1,0 +1,1 @@
+"""Copies by a host's POSIX shell."""

@@ -1,0 +1,1 @@
+"""Directories made alike, by rsync or without it."""

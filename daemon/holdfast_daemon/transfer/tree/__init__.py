@@ -1,0 +1,1 @@
+"""What a tree is, and what makes one like another. Sans-I/O."""
