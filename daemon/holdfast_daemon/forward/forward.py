@@ -6,8 +6,7 @@ import asyncio
 import errno
 import logging
 import os
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from random import random
 from typing import TYPE_CHECKING
 
@@ -15,22 +14,22 @@ from holdfast_daemon.connection import tunnel
 from holdfast_daemon.connection.state import Backoff
 from holdfast_daemon.connection.tunnel import Place, Unreached
 from holdfast_daemon.errors import DaemonError, DeniedError, NeedsError
-from holdfast_daemon.forward import listener, socks
+from holdfast_daemon.forward import listener, socket_there, socks
+from holdfast_daemon.forward.about import State
 from holdfast_daemon.forward.guest import Guest, Nobody
 from holdfast_daemon.forward.pipe import Pipe, Tally
 from holdfast_daemon.forward.wish import Direction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
+    from collections.abc import Awaitable, Callable
 
     from holdfast_daemon.clock import Clock
     from holdfast_daemon.connection.link import Link
     from holdfast_daemon.connection.pool import Pool
     from holdfast_daemon.connection.ride import Ride
+    from holdfast_daemon.forward.about import About
     from holdfast_daemon.forward.wish import Wish
     from holdfast_daemon.hosts.host import Host
-    from holdfast_daemon.ids import ForwardId
     from holdfast_daemon.limits import Limits
 
 _log = logging.getLogger(__name__)
@@ -38,36 +37,12 @@ _log = logging.getLogger(__name__)
 # How often it is looked whether a person has logged in meanwhile.
 _LOOK_SECONDS = 1.0
 _CLOSED = "it was closed"
+BARRED = "the rules do not allow this host any more"
 
 
-class State(StrEnum):
-    """How a forward stands."""
-
-    AWAY = "away"
-    UP = "up"
-    STOPPED = "stopped"
-
-
-@dataclass(slots=True, kw_only=True)
-class About:
-    """What a forward is from its beginning, but for names that are added.
-
-    Attributes:
-        target: The host as the caller named it.
-        address: The host as it was resolved.
-        principal: Whose client opened it.
-        allowed_hosts: That client's own limits, which hold for what it left behind.
-    """
-
-    id: ForwardId
-    names: list[str]
-    target: str
-    address: str
-    client: str
-    principal: str
-    allowed_hosts: tuple[str, ...]
-    opened: datetime
-    begun: float
+def closed_by(client: str) -> str:
+    """Return why a forward ends that a client closes."""
+    return f"{_CLOSED} by {client}"
 
 
 class Forward:
@@ -76,6 +51,8 @@ class Forward:
     Attributes:
         listen: Where it listens, with the port that was picked.
         last_error: Why the last connection, or the last look, came to nothing.
+        ended_for: Why it ended; empty: it runs.
+        broken_off: Connections that were open then.
     """
 
     def __init__(
@@ -87,9 +64,9 @@ class Forward:
         pool: Pool,
         limits: Limits,
         clock: Clock,
-        allowed: Callable[[Host], bool],
+        allowed: Callable[[Host], Awaitable[bool]],
     ) -> None:
-        """Open nothing yet; `allowed` is asked before each return."""
+        """Open nothing yet; `allowed` is asked before it is kept and each return."""
         self.about = about
         self.wish = wish
         self.host = host
@@ -98,8 +75,11 @@ class Forward:
         self._clock = clock
         self._allowed = allowed
         self.listen = wish.listen
-        self.state = State.AWAY
+        self._state = State.AWAY
+        self._turned = asyncio.Event()
         self.last_error = ""
+        self.ended_for = ""
+        self.broken_off = 0
         self.served = 0
         self.refused = 0
         self.tally = Tally()
@@ -111,6 +91,21 @@ class Forward:
         self._ride: Ride | None = None
         self._keeper: asyncio.Task[None] | None = None
         self.on_end: Callable[[Forward], None] | None = None
+
+    @property
+    def state(self) -> State:
+        """How it stands."""
+        return self._state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._state = state
+        turned, self._turned = self._turned, asyncio.Event()
+        turned.set()
+
+    async def changed(self) -> None:
+        """Return when it stands otherwise."""
+        await self._turned.wait()
 
     @property
     def running(self) -> bool:
@@ -182,7 +177,8 @@ class Forward:
     async def close(self, why: str = _CLOSED, *, tell_host: bool = True) -> None:
         """Listen no more and end what goes through it.
 
-        The host need not be told where its connection is about to be closed.
+        The host need not be told where its connection is about to be closed, but of a
+        socket, which its sshd leaves behind.
         """
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
@@ -191,8 +187,11 @@ class Forward:
         listening, self._listening = self._listening, None
         ride = self._ride
         there = ride is not None and not ride.link.closed
-        if listening is not None and there and tell_host:
-            await listening.close(self._limits.stop_seconds)
+        if listening is not None and ride is not None and there:
+            if tell_host or self.listen.path:
+                await listening.close(self._limits.stop_seconds)
+            if self.listen.path:
+                await socket_there.clear(ride.link, self.listen.path)
         self._let_go(why)
 
     # keeping it up
@@ -207,6 +206,8 @@ class Forward:
         ride = self._ride = await self._pool.ride(self.host)
         try:
             if self.wish.direction is Direction.REMOTE:
+                if self.listen.path and not first:
+                    await socket_there.clear(ride.link, self.listen.path)
                 self._listening = await tunnel.listen(
                     ride.link,
                     self.listen,
@@ -230,6 +231,10 @@ class Forward:
                 raise
 
     async def _keep(self) -> None:
+        # The rules may have changed while it was opened.
+        if not await self._allowed(self.host):
+            self._let_go(BARRED)
+            return
         if self.state is State.AWAY:
             await self._return()
         while self._ride is not None:
@@ -250,14 +255,13 @@ class Forward:
             pipe.reset()
 
     async def _return(self) -> None:
+        limits = self._limits
         pauses = Backoff(
-            self._limits.login_pause_seconds,
-            self._limits.login_pause_max_seconds,
-            random,
+            limits.login_pause_seconds, limits.login_pause_max_seconds, random
         )
         while True:
-            if not self._allowed(self.host):
-                self._let_go("the rules do not allow this host any more")
+            if not await self._allowed(self.host):
+                self._let_go(BARRED)
                 return
             try:
                 await self._settle()
@@ -267,7 +271,8 @@ class Forward:
                 await self._somebody_logs_in()
             except DaemonError as error:
                 self.last_error = error.message
-                await asyncio.sleep(max(pauses.failed(), error.retry_after or 0))
+                pause = max(pauses.failed(), error.retry_after or 0)
+                await self._pool.pauses.rest(pause)
             else:
                 if self.wish.direction is Direction.REMOTE:
                     self.last_error = ""
@@ -291,6 +296,7 @@ class Forward:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+        open_now = len(self._pipes)
         for pipe in list(self._pipes):
             pipe.reset()
         ride, self._ride = self._ride, None
@@ -299,7 +305,8 @@ class Forward:
         if self.running:
             self.state = State.STOPPED
             self.ended_at = self._clock.monotonic()
-            if why != _CLOSED:
+            self.ended_for, self.broken_off = why, open_now
+            if not why.startswith(_CLOSED):
                 self.last_error = why
             if self.on_end is not None:
                 self.on_end(self)
@@ -391,9 +398,9 @@ class Forward:
     async def _end_here(self, origin: Place) -> Pipe:  # noqa: ARG002
         """Connect to what a remote forward leads to."""
         self.used_at = self._clock.monotonic()
-        place = self.wish.connect
+        place, ride = self.wish.connect, self._ride
         full = len(self._pipes) >= self._limits.forward_connections
-        if place is None or full or not self.running:
+        if place is None or full or ride is None:
             self.refused += 1
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         pipe = Pipe(self.tally, self._pipes.add, self._over, from_host=True)
@@ -410,5 +417,9 @@ class Forward:
             why = os.strerror(error.errno) if error.errno else "it does not answer"
             self.last_error = f"{place}: {why}"
             raise OSError(error.errno or errno.ETIMEDOUT, why) from None
+        if ride is not self._ride:
+            # Whom it was for was cut off meanwhile.
+            pipe.reset()
+            raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         self._served()
         return pipe

@@ -87,14 +87,9 @@ def _bound(
         if family != socket.AF_UNIX:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.setblocking(False)
-        if family == socket.AF_UNIX:
-            before = os.umask(0o177)
-            try:
-                found.bind(address)
-            finally:
-                os.umask(before)
-        else:
-            found.bind(address)
+        # Nobody can connect until it listens, and by then its mode is set. The mask is
+        # left alone: it is that of all threads, who make files meanwhile.
+        found.bind(address)
     except OSError as error:
         found.close()
         raise _refused(place, error) from None

@@ -13,7 +13,7 @@ from holdfast_daemon.policy.rules import Action, Operation
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from holdfast_daemon.forward.forward import About
+    from holdfast_daemon.forward.about import About
     from holdfast_daemon.forward.store import Saved
     from holdfast_daemon.hosts.host import Host
     from holdfast_daemon.hosts.inventory import Inventory
@@ -28,10 +28,11 @@ class Restorer:
         self._gate = gate
         self._inventory = inventory
 
-    def allows(self, about: About, host: Host) -> bool:
+    async def allows(self, about: About, host: Host) -> bool:
         """Whether the rules of now let `about` lead through `host`."""
+        disabled = await self._disabled()
         try:
-            self._gate.decide(_operation(about), host)
+            self._gate.decide(_operation(about), host, disabled)
         except DeniedError:
             return False
         return True
@@ -50,9 +51,6 @@ class Restorer:
                 Reason.FORWARD_REFUSED,
                 f"{about.target} is another host now than when it was opened",
             )
-        disabled = [
-            await self._inventory.resolve(name) for name in self._gate.disabled()
-        ]
         ticket = await self._gate.enter(
             _operation(about),
             host,
@@ -63,10 +61,13 @@ class Restorer:
                 "connect": str(saved.wish.connect or ""),
                 "restored": True,
             },
-            disabled=disabled,
+            disabled=await self._disabled(),
         )
         await ticket.finish("ok")
         return host
+
+    async def _disabled(self) -> list[Host]:
+        return await self._inventory.those(self._gate.disabled())
 
 
 def _operation(about: About) -> Operation:

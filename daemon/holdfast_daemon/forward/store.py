@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast_daemon.clock import rfc3339
 from holdfast_daemon.connection.tunnel import Place
-from holdfast_daemon.forward.forward import About, Forward
+from holdfast_daemon.forward.about import About
 from holdfast_daemon.forward.wish import Direction, Wish
 from holdfast_daemon.ids import ForwardId
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast_daemon.clock import Clock
+    from holdfast_daemon.forward.forward import Forward
 
 _log = logging.getLogger(__name__)
 
@@ -26,20 +27,21 @@ _log = logging.getLogger(__name__)
 class Saved:
     """A durable forward as it was written down."""
 
-    def __init__(self, about: About, wish: Wish, user: str, port: int) -> None:
+    def __init__(self, about: About, wish: Wish, row: dict[str, Any]) -> None:
         self.about = about
         self.wish = wish
-        self.user = user
-        self.port = port
+        self.user = str(row["user"])
+        self.port = int(row["port"])
+        self.row = row
 
 
-def write(path: Path, forwards: Iterable[Forward]) -> None:
-    """Write down `forwards`, whole or not at all.
+def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write down forwards as `row` tells them, whole or not at all.
 
     Raises:
         OSError: It can't be written.
     """
-    text = json.dumps([_row(one) for one in forwards], indent=1)
+    text = json.dumps(list(rows), indent=1)
     fresh = path.with_name(path.name + ".new")
     fresh.unlink(missing_ok=True)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -60,15 +62,16 @@ def read(path: Path, clock: Clock) -> list[Saved]:
         _log.warning("durable forwards can't be read from %s: %s", path, error)
         return []
     found: list[Saved] = []
-    for row in rows if isinstance(rows, list) else []:
+    for one in rows if isinstance(rows, list) else []:
         try:
-            found.append(_saved(row, clock))
+            found.append(_saved(one, clock))
         except (KeyError, TypeError, ValueError) as error:
             _log.warning("a durable forward in %s is damaged: %s", path, error)
     return found
 
 
-def _row(forward: Forward) -> dict[str, Any]:
+def row(forward: Forward) -> dict[str, Any]:
+    """Return what is written down of a forward."""
     about, wish, host = forward.about, forward.wish, forward.host
     return {
         "id": about.id,
@@ -108,7 +111,13 @@ def _saved(row: dict[str, Any], clock: Clock) -> Saved:
         about.names[0] if about.names else "",
         durable=True,
     )
-    return Saved(about, wish, str(row["user"]), int(row["port"]))
+    return Saved(about, wish, row)
+
+
+def does(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what two forwards can't both do: to listen there."""
+    remote = row["direction"] == Direction.REMOTE
+    return row["address"] if remote else None, tuple(row["listen"])
 
 
 def _place(row: list[Any]) -> Place:

@@ -12,13 +12,15 @@ from holdfast_daemon import ids
 from holdfast_daemon.errors import (
     DaemonError,
     DeniedError,
+    InputError,
     LimitError,
     NotFoundError,
     Reason,
     StateError,
 )
 from holdfast_daemon.forward import store
-from holdfast_daemon.forward.forward import About, Forward
+from holdfast_daemon.forward.about import About
+from holdfast_daemon.forward.forward import BARRED, Forward
 from holdfast_daemon.forward.wish import Direction
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from holdfast_daemon.policy.caller import Caller
 
     Admit = Callable[[Saved], Awaitable[Host]]
-    Allowed = Callable[[About, Host], bool]
+    Allowed = Callable[[About, Host], Awaitable[bool]]
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +73,9 @@ class ForwardTable:
         self._forwards: list[Forward] = []
         self._opening: dict[asyncio.Task[None], Forward] = {}
         self._claims: dict[tuple[str, str], _Claim] = {}
+        # Durable ones that are not there now, and stay written down.
+        self._away: dict[str, dict[str, Any]] = {}
+        self._returning: set[asyncio.Task[None]] = set()
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -83,8 +88,10 @@ class ForwardTable:
         Raises:
             DaemonError: It can't be had; says why.
         """
+        if self._returning:  # it may be one of these
+            await asyncio.wait(self._returning)
         if self._closed:
-            raise StateError(Reason.DRAINING, "the daemon is stopping")
+            raise _stopping()
         self._guard(wish, host)
         claimed = self._claimed(wish, host, caller, request_id)
         found = claimed or self._equal(wish, host)
@@ -110,13 +117,22 @@ class ForwardTable:
 
         Raises:
             NotFoundError: There is none.
+            InputError: A name fits several that run.
         """
         for forward in self.list(stopped=True):
             if forward.about.id == ident:
                 return forward
         named = [f for f in self.list(stopped=True) if ident in f.about.names]
-        for forward in sorted(named, key=lambda one: not one.running):
-            return forward
+        running = [f for f in named if f.running]
+        if len(running) > 1:
+            told = ", ".join(f"{f.about.id} on {f.about.target}" for f in running)
+            raise InputError(
+                "forward",
+                f"{len(running)} forwards are named {ident!r}: {told}",
+                hint="Name it by its id.",
+            )
+        if named:
+            return (running or named)[0]
         raise NotFoundError(
             Reason.FORWARD_NOT_FOUND,
             f"there is no forward {ident!r}",
@@ -149,8 +165,10 @@ class ForwardTable:
         was = forward.running
         if was:
             await (forward.close(why) if why else forward.close())
-            if forward.wish.durable:
-                await self._save()
+        if why != BARRED:
+            self._away.pop(forward.about.id, None)
+        if forward.wish.durable:
+            await self._save()
         return was
 
     async def recover(self, admit: Admit) -> None:
@@ -159,7 +177,10 @@ class ForwardTable:
         Nothing is waited for but the file: hosts may be away.
         """
         for saved in await asyncio.to_thread(store.read, self._path, self._clock):
-            self._start(self._recover(saved, admit))
+            self._away[saved.about.id] = saved.row
+            task = self._start(self._recover(saved, admit))
+            self._returning.add(task)
+            task.add_done_callback(self._returning.discard)
 
     async def _recover(self, saved: Saved, admit: Admit) -> None:
         about = saved.about
@@ -172,8 +193,18 @@ class ForwardTable:
             return
         forward = self._forward(about, saved.wish, host)
         self._forwards.append(forward)
+        self._away.pop(about.id, None)
         forward.on_end = self._ended
         forward.keep()
+
+    def heed_rules(self) -> None:
+        """End those that the rules do not allow any more, for these have changed."""
+        self._start(self._heed_rules())
+
+    async def _heed_rules(self) -> None:
+        for forward in self.list():
+            if not await self._allowed(forward.about, forward.host):
+                await self.close(forward, BARRED)
 
     async def reap(self) -> None:
         """End what nobody used for long, and forget what ended long ago."""
@@ -249,7 +280,12 @@ class ForwardTable:
         """Wait until it is open; who goes away does not end it for the others."""
         for task, opening in self._opening.items():
             if opening is forward:
-                await asyncio.shield(task)
+                try:
+                    await asyncio.shield(task)
+                except asyncio.CancelledError:
+                    if self._closed and task.cancelled():
+                        raise _stopping() from None
+                    raise
                 return
 
     async def _reuse(self, forward: Forward, wish: Wish) -> Forward:
@@ -308,7 +344,8 @@ class ForwardTable:
                 raise StateError(
                     Reason.IN_USE,
                     f"the name {name!r} belongs to another forward,"
-                    f" {other.wish.direction} on {other.listen}",
+                    f" {other.wish.direction} on {other.listen}"
+                    f" through {other.about.target}",
                     hint="Close that one, or take another name.",
                     metadata={"forward_id": other.about.id, "name": name},
                 )
@@ -333,23 +370,32 @@ class ForwardTable:
 
     def _ended(self, forward: Forward) -> None:
         if forward.wish.durable and not self._closed:
+            if forward.ended_for == BARRED:
+                # It returns with a later daemon, if the rules let it again.
+                self._away[forward.about.id] = store.row(forward)
             self._start(self._save())
 
     async def _save(self) -> None:
         """Write the durable ones down; a failure is told, and costs a restart only."""
         async with self._writing:
-            durable = [one for one in self.list() if one.wish.durable]
+            rows = [store.row(one) for one in self.list() if one.wish.durable]
+            done = set(map(store.does, rows))
+            for ident, row in list(self._away.items()):
+                if store.does(row) in done:  # another one took its place
+                    del self._away[ident]
+            rows += self._away.values()
             if self._closed:
                 return
             try:
-                await asyncio.to_thread(store.write, self._path, durable)
+                await asyncio.to_thread(store.write, self._path, rows)
             except OSError as error:
                 _log.warning("durable forwards are not on disk: %s", error)
 
-    def _start(self, work: Any) -> None:
+    def _start(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def _same(forward: Forward, wish: Wish, host: Host) -> bool:
@@ -371,4 +417,10 @@ def names(forwards: Iterable[Forward], most: int) -> str:
     return ", ".join(
         one.about.names[0] if one.about.names else one.about.id
         for one in list(forwards)[:most]
+    )
+
+
+def _stopping() -> StateError:
+    return StateError(
+        Reason.DRAINING, "the daemon is stopping", hint="Call again in a moment."
     )

@@ -1,0 +1,1 @@
+"""Waiting for the first of several things: jobs, sessions, forwards, hosts, ports."""
