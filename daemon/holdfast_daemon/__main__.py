@@ -9,7 +9,7 @@ import resource
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdfast_daemon import logs
 from holdfast_daemon.app import App
@@ -28,19 +28,31 @@ if TYPE_CHECKING:
 EX_OSERR = 71
 EX_TEMPFAIL = 75
 EX_CONFIG = 78
+# How long the loop may wait for the interpreter when a thread beside it works. Python's
+# own 5 ms come anew each time it wakes, a dozen times in one call.
+_TURN_SECONDS = 0.0005
+
+
+def _place(text: str) -> Path:
+    """Refuse the empty value: it would stand for the working directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return Path(text)
 
 
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="holdfastd", description="Keep SSH connections, shells, jobs and forwards."
     )
-    parser.add_argument("--config", metavar="FILE", type=Path)
-    parser.add_argument("--socket", metavar="PATH", type=Path)
-    parser.add_argument("--state-dir", metavar="DIR", type=Path)
+    parser.add_argument("--config", metavar="FILE", type=_place)
+    parser.add_argument("--socket", metavar="PATH", type=_place)
+    parser.add_argument("--state-dir", metavar="DIR", type=_place)
     parser.add_argument(
         "--check", action="store_true", help="validate the configuration and exit"
     )
-    parser.add_argument("--version", action="version", version=version("holdfast"))
+    parser.add_argument(
+        "--version", action="version", version=f"%(prog)s {version('holdfast')}"
+    )
     return parser
 
 
@@ -74,6 +86,26 @@ def _protect() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
+def _fill() -> None:
+    """Put /dev/null where stdin, stdout or stderr is closed.
+
+    The database would else get its number, and what is printed would end in it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            os.set_inheritable(number, True)
+        # Python's own is None then, whatever its stub says.
+        stream: Any = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
 def _run(given: argparse.Namespace) -> int:
     where = places(
         os.environ,
@@ -88,6 +120,7 @@ def _run(given: argparse.Namespace) -> int:
         sys.stdout.write(f"{where.config}: ok\n")
         return 0
     _protect()
+    sys.setswitchinterval(_TURN_SECONDS)
     for directory in (where.state, where.logs, where.socket.parent):
         private_dir(directory)
     with hold(where, config.current.limits.stop_seconds) as instance:
@@ -104,6 +137,7 @@ def main() -> int:
         0 after a clean stop, 75 when another daemon serves the socket, 78 for a bad
         configuration or a place that is not safe, 71 for what the system refuses.
     """
+    _fill()
     given = _arguments().parse_args()
     try:
         return _run(given)

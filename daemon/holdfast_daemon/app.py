@@ -21,6 +21,7 @@ from holdfast_daemon.connection.pool import Pool
 from holdfast_daemon.connection.wake import Watch
 from holdfast_daemon.doctor.doctor import Doctor
 from holdfast_daemon.errors import DaemonError
+from holdfast_daemon.exec.adopter import Adopter
 from holdfast_daemon.exec.archive import Archive
 from holdfast_daemon.exec.parting import part
 from holdfast_daemon.exec.table import JobTable
@@ -34,6 +35,7 @@ from holdfast_daemon.policy.gate import Gate
 from holdfast_daemon.rpc import convert
 from holdfast_daemon.rpc.admin import AdminServicer, Parts
 from holdfast_daemon.rpc.clients import Clients
+from holdfast_daemon.rpc.copy import CopyCalls
 from holdfast_daemon.rpc.doctor import DoctorServicer
 from holdfast_daemon.rpc.door import Door
 from holdfast_daemon.rpc.exec import ExecServicer
@@ -42,13 +44,20 @@ from holdfast_daemon.rpc.forward import ForwardServicer
 from holdfast_daemon.rpc.host import HostServicer
 from holdfast_daemon.rpc.kept import KeptServicer
 from holdfast_daemon.rpc.login import LoginServicer
+from holdfast_daemon.rpc.reaching import Reaching
 from holdfast_daemon.rpc.server import Listener
 from holdfast_daemon.rpc.session import SessionServicer
+from holdfast_daemon.rpc.sync import Syncs
+from holdfast_daemon.rpc.transfer import TransferServicer
 from holdfast_daemon.rpc.trust import TrustServicer
+from holdfast_daemon.rpc.wait import WaitServicer
 from holdfast_daemon.service import systemd
 from holdfast_daemon.session.archive import Archive as SessionArchive
 from holdfast_daemon.session.observer import Observers
+from holdfast_daemon.session.recovery import Recovery
 from holdfast_daemon.session.table import SessionTable
+from holdfast_daemon.transfer.adoption import Adoption
+from holdfast_daemon.transfer.means.signature import Signature
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -103,7 +112,18 @@ class App:
         self._sleep = Watch()
         self._inventory = Inventory(self._current, limits)
         archive = Archive(places.jobs, limits, self._clock)
-        self._table = JobTable(archive, self._pool, limits, self._clock, redactor)
+        self._gate = Gate(self._current, self._audit, self._clock)
+        self._adopter = Adopter(self._gate, self._inventory)
+        check = self._adopter.check
+        self._table = JobTable(
+            archive, self._pool, limits, self._clock, redactor, check=check
+        )
+        self._copies = CopyCalls(
+            self._table, self._current, Signature(places.signature)
+        )
+        self._syncs = Syncs(self._table, self._current)
+        left = (self._copies.left, self._syncs.left)
+        self._adoption = Adoption(self._gate, self._inventory, self._current, left)
         self._observers = Observers(places.socket.parent, socket=places.socket)
         self._sessions = SessionTable(
             SessionArchive(
@@ -118,10 +138,13 @@ class App:
             self._clock,
             redactor=redactor,
             observers=self._observers,
-            resolve=self._inventory.resolve,
+            recovery=Recovery(
+                self._table,
+                resolve=self._inventory.resolve,
+                admit=self._adopter.admit,
+            ),
         )
-        self._servicers: list[SessionServicer] = []
-        self._gate = Gate(self._current, self._audit, self._clock)
+        self._servicers: list[SessionServicer | ExecServicer] = []
         self._restorer = Restorer(self._gate, self._inventory)
         self._forwards = ForwardTable(
             self._pool,
@@ -148,6 +171,7 @@ class App:
         )
         self._listeners: list[Listener] = []
         self._reloading: asyncio.Task[None] | None = None
+        self._adopting: asyncio.Task[None] | None = None
 
     def _current(self) -> Config:
         return self._config.current
@@ -174,14 +198,26 @@ class App:
         await self._audit.open()
         try:
             await self._table.recover()
+            self._adoption.reserve(self._table)
             await self._sessions.recover()
             await self._forwards.recover(self._restorer.admit)
+            self._config.subscribe(lambda _old, _new: self._forwards.heed_rules())
             await self._listen()
+            self._adopting = asyncio.create_task(self._adopt())
             systemd.ready(self._standing())
             _log.info("serving on %s", self._places.socket)
             await self._attend()
         finally:
             await self._stop()
+
+    async def _adopt(self) -> None:
+        """Go on with what earlier daemons left."""
+        try:
+            await self._adoption.take_up(self._table)
+            await self._adopter.take_up(self._table)
+            await self._adopter.clear_up(self._table, self._pool, self._limits)
+        except Exception:  # noqa: BLE001 - its own error boundary
+            _log.exception("what was left running is not gone on with")
 
     async def _attend(self) -> None:
         """Do the chores until the end is asked for, or somebody took our place."""
@@ -237,18 +273,31 @@ class App:
             principal=f"uid:{os.getuid()}",
             seen=self._clients.note,
             redactor=self._redactor,
+            instance=self._parts.instance,
             failed=self._note_refusal,
             first_frame_seconds=self._limits.first_frame_seconds,
         )
         kept = KeptServicer(lambda host: Keeper(self._pool, host, self._limits))
-        sessions = SessionServicer(self._sessions, self._table, self._current, kept)
-        self._servicers.append(sessions)
+        reach = Reaching(self._gate, self._resolve).check
+        sessions = SessionServicer(
+            self._sessions, self._table, self._current, kept, reach
+        )
+        waits = WaitServicer(
+            jobs=self._table,
+            sessions=self._sessions,
+            forwards=self._forwards,
+            pool=self._pool,
+            config=self._current,
+            door=door,
+        )
+        execs = ExecServicer(self._table, self._current, waits)
+        self._servicers += (sessions, execs)
         listener = Listener(
             door,
             self._limits,
             admin=AdminServicer(self._parts, door.resolve),
             doctor=DoctorServicer(self._doctor(), self._redactor),
-            exec_=ExecServicer(self._table, self._current),
+            exec_=execs,
             forward=ForwardServicer(self._forwards, self._current),
             file=FileServicer(self._pool, self._current, self._redactor, self._clock),
             host=HostServicer(
@@ -262,6 +311,10 @@ class App:
             ),
             login=LoginServicer(self._pool),
             session=sessions,
+            transfer=TransferServicer(
+                self._syncs,
+                self._copies,
+            ),
             trust=TrustServicer(self._pool, self._limits),
         )
         await listener.start(self._instance.bind_path())
@@ -383,6 +436,8 @@ class App:
         for servicer in self._servicers:
             servicer.close()
         await self._forwards.stop()
+        if self._adopting is not None:
+            self._adopting.cancel()
         await part(self._table, share)
         await self._table.close()
         await self._sessions.stop()

@@ -126,6 +126,8 @@ def judge_processes(found: Sequence[Process]) -> Finding:
     check = "other daemons"
     if not found:
         return finding.ok(check, "none of this user's")
+    # those in doubt first, and the newest: what began just now is what one looks for
+    found = sorted(found, key=lambda one: (one.answers, one.age))
     details = {str(one.pid): one.socket for one in found[:_DETAILED]}
     lost = [o for o in found if not o.answers and o.age > _STARTING_SECONDS]
     if not lost:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import base64
 import binascii
-from pathlib import Path
+import os
+import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast_daemon.doctor import finding, modes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from holdfast_daemon.doctor.finding import Finding
     from holdfast_daemon.doctor.modes import Seen
 
 _MARKERS = ("@cert-authority", "@revoked")
 _FIELDS = 3
+_PIPE = "it is a pipe"
 _LENGTH = 4
 _NAMED = 8
 _MOST_BYTES = 50_000_000
@@ -71,7 +74,9 @@ class Lines(NamedTuple):
 def known_hosts(path: str) -> Lines:
     """Read a known_hosts file. Blocks."""
     try:
-        with Path(path).open("rb") as file:
+        with open(path, "rb", opener=_at_once) as file:
+            if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+                return Lines(path, there=True, trouble=_PIPE)
             text = file.read(_MOST_BYTES).decode("utf-8", "replace")
     except FileNotFoundError:
         return Lines(path, there=False)
@@ -87,6 +92,11 @@ def known_hosts(path: str) -> Lines:
         else:
             bad.append(number)
     return Lines(path, True, keys, tuple(bad))
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without waiting: who should write to a pipe may not be there."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def readable(words: Sequence[str]) -> bool:
@@ -105,6 +115,12 @@ def readable(words: Sequence[str]) -> bool:
     return blob[_LENGTH : _LENGTH + size] == words[1].encode("ascii", "replace")
 
 
+def _remedy(lines: Lines) -> str:
+    if lines.trouble == _PIPE:
+        return "name a file in UserKnownHostsFile"
+    return f"chmod u+r {lines.path}"
+
+
 def judge_known_hosts(found: Sequence[Lines]) -> Finding:
     """Say whether what is known of hosts can be read."""
     check = "known_hosts"
@@ -116,7 +132,7 @@ def judge_known_hosts(found: Sequence[Lines]) -> Finding:
     for lines in there:
         if lines.trouble:
             told = f"{lines.path} can't be read: {lines.trouble}"
-            return finding.fail(check, told, f"chmod u+r {lines.path}", details)
+            return finding.fail(check, told, _remedy(lines), details)
     broken = next((lines for lines in there if lines.bad), None)
     if broken is not None:
         named = ", ".join(map(str, broken.bad[:_NAMED]))

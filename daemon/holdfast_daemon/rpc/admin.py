@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import holdfast
 from holdfast.contract import HASH, PROTOCOL_MAX, PROTOCOL_MIN
 from holdfast.v1 import admin_pb2, admin_pb2_grpc
 from holdfast_daemon import limits as limits_module
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     type_context = grpc.aio.ServicerContext[Any, Any]
 
 _STATM = Path("/proc/self/statm")
+_CATALOGUE = Path(holdfast.__path__[0], "catalog.json")
 # Records read at a time: the whole log may be 100 MB.
 _BATCH = 256
 
@@ -108,6 +110,13 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             pid=parts.pid,
         )
 
+    async def ReadCatalogue(
+        self, request: admin_pb2.ReadCatalogueRequest, context: type_context
+    ) -> admin_pb2.ReadCatalogueResponse:
+        """Show the tools that this daemon was built with."""
+        text = await asyncio.to_thread(_CATALOGUE.read_text, "utf-8")
+        return admin_pb2.ReadCatalogueResponse(catalogue=text)
+
     async def Status(
         self, request: admin_pb2.StatusRequest, context: type_context
     ) -> admin_pb2.StatusResponse:
@@ -128,6 +137,8 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             jobs_running=running,
             jobs_kept=len(jobs) - running,
             audit_error=parts.audit.error,
+            jobs_bound=[job.id for job in jobs if job.running and not job.lasting],
+            tasks=len(asyncio.all_tasks()),
         )
         waiting = await parts.pool.pending.waiting()
         names = dict.fromkeys(one.host.name for one in waiting)

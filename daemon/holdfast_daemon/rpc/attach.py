@@ -8,26 +8,33 @@ who types has it.
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
 from holdfast.v1 import exec_pb2, session_pb2
+from holdfast_daemon import failpoint, logs
 from holdfast_daemon.errors import DaemonError, InputError, Reason, StateError
 from holdfast_daemon.rpc import taking_part
 from holdfast_daemon.rpc.door import current
+from holdfast_daemon.rpc.fitting import Fitting
 from holdfast_daemon.session.frame import Back, Ended, KeyboardChanged
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Coroutine,
+    )
 
     import grpc.aio
 
+    from holdfast_daemon.hosts.host import Host
     from holdfast_daemon.policy.caller import Caller
     from holdfast_daemon.session.frame import Frame
 
     type_context = grpc.aio.ServicerContext[Any, Any]
-
-_log = logging.getLogger(__name__)
+    Reach = Callable[[Host | None], Awaitable[None]]
 
 Answer = session_pb2.AttachSessionResponse
 # Frames that wait for a slow terminal; what a session prints waits in its spool.
@@ -55,6 +62,11 @@ class Attended(Protocol):
     @property
     def address(self) -> str:
         """The host as user@host."""
+        ...
+
+    @property
+    def host(self) -> Host | None:
+        """The host as it was resolved; None: it is not there by now."""
         ...
 
     @property
@@ -105,9 +117,13 @@ class Attended(Protocol):
 class AttachServicer:
     """Serves the one RPC; the rest of its service is served elsewhere."""
 
-    def __init__(self, find: Callable[[str], Attended]) -> None:
-        """Find sessions, by id or name, with `find`."""
+    def __init__(self, find: Callable[[str], Attended], reach: Reach) -> None:
+        """Find sessions, by id or name, with `find`.
+
+        `reach` refuses hosts that no call may reach any more.
+        """
         self._find = find
+        self._reach = reach
         self._parts: set[Part] = set()
 
     def close(self) -> None:
@@ -134,6 +150,11 @@ class AttachServicer:
         call = current()
         session = self._find(first.start.session)
         call.ticket.check_name(session.target, session.address)
+        if not first.start.watch:
+            await self._reach(session.host)
+        logs.also_about(
+            host=session.target, session=session.id, session_name=session.name
+        )
         part = Part(session, call.caller, watch=first.start.watch)
         self._parts.add(part)
         try:
@@ -158,14 +179,14 @@ class Part:
         self._session = session
         self._caller = caller
         self._watch = watch
-        self._size: tuple[int, int] | None = None
         self._mine = False
-        self._answers: asyncio.Queue[Answer | DaemonError | None] = asyncio.Queue(
+        self._fitting = Fitting(session, lambda: self._mine, self.stop)
+        self._answers: asyncio.Queue[Answer | Exception | None] = asyncio.Queue(
             _WAITING
         )
         self.typed = 0
 
-    def stop(self, why: DaemonError) -> None:
+    def stop(self, why: Exception) -> None:
         """End the call; what waits to be shown is not shown any more."""
         while self._answers.full():
             self._answers.get_nowait()
@@ -184,7 +205,9 @@ class Part:
             if not self._watch and session.running:
                 self._take()
                 self._note_size(start.size)
-                await self._fit()
+                self._fitting.begin()
+                await self._fitting.ahead()
+            failpoint.reach("session.attach.taken")
             screen, offset = b"", start.offset
             if not start.HasField("offset"):
                 screen, offset = await session.picture()
@@ -200,11 +223,11 @@ class Part:
                 )
             )
             tasks += [
-                asyncio.create_task(self._tell(offset)),
-                asyncio.create_task(self._listen(requests)),
+                asyncio.create_task(self._told(lambda: self._tell(offset))),
+                asyncio.create_task(self._told(lambda: self._listen(requests))),
             ]
             while (answer := await self._answers.get()) is not None:
-                if isinstance(answer, DaemonError):
+                if isinstance(answer, Exception):
                     raise answer
                 yield answer
         finally:
@@ -212,23 +235,29 @@ class Part:
                 task.cancel()
             if not self._watch:
                 session.release(self._caller)
+            failpoint.reach("session.attach.left")
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._fitting.close()
+
+    async def _told(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Do one half of it; its failure ends the call and is told to the caller."""
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - becomes the status of the call
+            await self._answers.put(error)
+        else:
+            await self._answers.put(None)
 
     # What comes from the session
 
     async def _tell(self, offset: int) -> None:
-        """Pass on what happens; a failure ends the call and is told to its caller."""
+        """Pass on what happens."""
+        watched = self._session.watch(offset)
         try:
-            watched = self._session.watch(offset)
-            try:
-                async for frame in watched:
-                    await self._tell_frame(frame)
-            finally:
-                await watched.aclose()
-        except DaemonError as error:
-            await self._answers.put(error)
-        else:
-            await self._answers.put(None)
+            async for frame in watched:
+                await self._tell_frame(frame)
+        finally:
+            await watched.aclose()
 
     async def _tell_frame(self, frame: Frame) -> None:
         if isinstance(frame, KeyboardChanged):
@@ -242,8 +271,8 @@ class Part:
             return
         for answer in taking_part.answers(frame):
             await self._answers.put(answer)
-        if isinstance(frame, Back) and self._mine:
-            await self._fit()
+        if isinstance(frame, Back):
+            self._fitting.begin()
         if isinstance(frame, Ended):
             self._mine = False
 
@@ -252,25 +281,19 @@ class Part:
     async def _listen(
         self, requests: AsyncIterator[session_pb2.AttachSessionRequest]
     ) -> None:
-        try:
-            async for request in requests:
-                kind = request.WhichOneof("frame")
-                if kind == "keys":
-                    await self._type(request.keys)
-                elif kind == "size":
-                    self._note_size(request.size)
-                    if self._mine:
-                        await self._fit()
-                elif kind == "detach":
-                    break
-                elif kind == "start":
-                    raise InputError("start", "start was sent a second time")
-        except DaemonError as error:
-            await self._answers.put(error)
-            return
+        async for request in requests:
+            kind = request.WhichOneof("frame")
+            if kind == "keys":
+                await self._type(request.keys)
+            elif kind == "size":
+                self._note_size(request.size)
+                self._fitting.begin()
+            elif kind == "detach":
+                break
+            elif kind == "start":
+                raise InputError("start", "start was sent a second time")
         # Also who only ends the input leaves: a terminal that is gone says no more.
         await self._answers.put(Answer(detached=True))
-        await self._answers.put(None)
 
     async def _type(self, keys: bytes) -> None:
         if self._watch:
@@ -283,7 +306,8 @@ class Part:
             return
         if not self._mine:
             self._take()
-            await self._fit()
+            self._fitting.begin()
+        await self._fitting.ahead()
         try:
             await self._session.type(self._caller, keys)
         except DaemonError as error:
@@ -298,15 +322,4 @@ class Part:
 
     def _note_size(self, size: exec_pb2.TerminalSize) -> None:
         if size.cols and size.rows and not self._watch:
-            self._size = size.cols, size.rows
-
-    async def _fit(self) -> None:
-        """Give the session the size of the terminal that is typed at."""
-        session = self._session
-        if self._size is None or self._size == (session.cols, session.rows):
-            return
-        try:
-            await session.resize(*self._size)
-        except DaemonError as error:
-            # A host that is away takes none; it is told when it is back.
-            _log.info("session %s keeps its size: %s", session.id, error.message)
+            self._fitting.size = size.cols, size.rows

@@ -70,6 +70,7 @@ def caller_of(message: common_pb2.ClientContext, principal: str) -> Caller:
         tool=_label(message.tool),
         read_only=message.read_only,
         person=message.person,
+        project=message.project if message.project.startswith("/") else "",
         allowed_hosts=tuple(message.allowed_hosts),
         defaults=_defaults(message),
     )

@@ -210,6 +210,7 @@ def job_row(job: Job) -> exec_pb2.Job:
         started=record["started"],
         duration_ms=round(job.duration * 1000),
         client=job.client,
+        session_id=job.session or None,
     )
 
 

@@ -11,15 +11,24 @@ import asyncio
 import inspect
 import logging
 from collections import OrderedDict
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
-from holdfast_daemon.errors import DaemonError, DeniedError, InputError, Ran
+from holdfast_daemon import logs
+from holdfast_daemon.errors import (
+    DaemonError,
+    DeniedError,
+    InputError,
+    LinkError,
+    Ran,
+    Reason,
+    StateError,
+)
 from holdfast_daemon.policy.caller import Caller
 from holdfast_daemon.policy.rules import LOOKING, Operation
 from holdfast_daemon.rpc import context as context_module
@@ -34,6 +43,7 @@ if TYPE_CHECKING:
         AsyncIterator,
         Awaitable,
         Callable,
+        Generator,
         Iterable,
     )
 
@@ -87,11 +97,14 @@ class Door(grpc.aio.ServerInterceptor):
         *,
         seen: Callable[[Caller], None] | None = None,
         redactor: Redactor | None = None,
+        instance: str = "",
         failed: Callable[[Caller, DaemonError], None] | None = None,
         contract: Iterable[FileDescriptor] = CONTRACT,
         first_frame_seconds: float = 10.0,
     ) -> None:
         """Read the rules of `contract`; `failed` hears of calls that were let in.
+
+        A call for another `instance` of the daemon is refused.
 
         Raises:
             UnruledError: An RPC has no rule.
@@ -101,18 +114,38 @@ class Door(grpc.aio.ServerInterceptor):
         self._principal = principal
         self._seen = seen
         self._redactor = redactor
+        self._instance = instance
         self._told = failed
         self._methods = methods(contract)
         self._first_frame_seconds = first_frame_seconds
         self._hidden: OrderedDict[str, None] = OrderedDict()
         self._callers: dict[bytes, tuple[Caller, tuple[str, ...]]] = {}
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}
+        self._working: set[asyncio.Task[Any]] = set()
+        self._cut: set[asyncio.Task[Any]] = set()
+
+    def close(self) -> None:
+        """Cut off whoever still works; its caller is told that the daemon stops."""
+        for task in self._working - self._cut:
+            self._cut.add(task)
+            task.cancel()
 
     async def resolve(
         self, caller: Caller, target: str, connect: ConnectOptions | None
     ) -> Host:
         """Resolve a target as for a call, named as the rules want it."""
         return await self._places.resolve(caller, target, connect)
+
+    async def admit(self, caller: Caller, path: str, name: str, request: Any) -> Call:
+        """Pass the gate as the RPC of `path` does, for what the RPC `name` does too.
+
+        Whoever asked tells the ticket's outcome.
+
+        Raises:
+            DaemonError: It is refused, or the target can't be resolved.
+        """
+        method = replace(self._methods[path], name=name)
+        return await self._admit(method, caller, request)
 
     async def intercept_service(
         self,
@@ -217,6 +250,12 @@ class Door(grpc.aio.ServerInterceptor):
 
     def _learn(self, data: bytes) -> tuple[Caller, tuple[str, ...]]:
         told = context_module.read(data)
+        if told.daemon not in ("", self._instance):
+            raise LinkError(
+                Reason.DAEMON_LOST,
+                "the daemon that this call was for has ended; another runs now",
+                hint="the same call again reaches it",
+            )
         caller = context_module.caller_of(told, self._principal)
         secrets = (told.default_password, told.private_key, told.token)
         while len(self._callers) >= _CALLERS:
@@ -283,15 +322,23 @@ class Door(grpc.aio.ServerInterceptor):
         context: AnyContext,
     ) -> Any:
         _current.set(call)
+        logs.about(
+            client=call.caller.label,
+            host=call.host.name if call.host else "",
+            session=getattr(request, "session", ""),
+        )
         ticket = call.ticket
         try:
-            result = await answer(request, context)
+            with self._at_work():
+                result = await answer(request, context)
         except asyncio.CancelledError as error:
             if _asked_to_stop():
                 await _tell(ticket, "cancelled", "the caller went away")
                 raise
-            # A task that the handler waited for was cancelled: that is our own fault.
-            return await self._failed(method, ticket, error, context)
+            # It was cut off, or a task that it waited for was cancelled: that is the
+            # stop's doing, or our own fault.
+            stopped = _stopped(method) if self._gate.draining else error
+            return await self._failed(method, ticket, stopped, context)
         except grpc.aio.AbortError:
             await _tell(ticket, "error", "aborted by its handler")
             raise
@@ -299,6 +346,21 @@ class Door(grpc.aio.ServerInterceptor):
             return await self._failed(method, ticket, error, context)
         await _tell(ticket, "ok", None)
         return result
+
+    @contextmanager
+    def _at_work(self) -> Generator[None]:
+        """Let this task be cut off; afterwards only others have asked it to stop."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a handler runs in no task")
+        self._working.add(task)
+        try:
+            yield
+        finally:
+            self._working.discard(task)
+            if task in self._cut:
+                self._cut.discard(task)
+                task.uncancel()
 
     async def _failed(
         self,
@@ -338,6 +400,18 @@ async def _tell(ticket: Ticket, result: str, error: str | None) -> None:
 def _asked_to_stop() -> bool:
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
+
+
+def _stopped(method: Method) -> DaemonError:
+    """Return what a caller is told of a handler that the stop cut off."""
+    looked = method.action in LOOKING
+    again = "Call again in a moment."
+    return StateError(
+        Reason.DRAINING,
+        "the daemon is stopping",
+        hint=again if looked else f"Look first whether it was done. {again}",
+        ran=Ran.NO if looked else Ran.UNKNOWN,
+    )
 
 
 async def _rejoined(

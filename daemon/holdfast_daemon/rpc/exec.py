@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.v1 import common_pb2, exec_pb2, exec_pb2_grpc
 from holdfast_daemon.connection.channel import Terminal
 from holdfast_daemon.errors import DaemonError, InputError, Ran, RangeError, Reason
-from holdfast_daemon.exec import answer
+from holdfast_daemon.exec import answer, durable
 from holdfast_daemon.exec.pace import Pace
 from holdfast_daemon.hosts import fidelity
 from holdfast_daemon.rpc import convert
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from holdfast_daemon.exec.table import JobTable
     from holdfast_daemon.policy.caller import Caller
     from holdfast_daemon.rpc.door import Call
+    from holdfast_daemon.rpc.wait import WaitServicer
 
     type_context = grpc.aio.ServicerContext[Any, Any]
 
@@ -42,10 +43,13 @@ _STREAMS = {
 class ExecServicer(exec_pb2_grpc.ExecServiceServicer):
     """Thin: converts, calls the table, waits."""
 
-    def __init__(self, table: JobTable, config: Callable[[], Config]) -> None:
+    def __init__(
+        self, table: JobTable, config: Callable[[], Config], waits: WaitServicer
+    ) -> None:
         """Serve `table` under the current configuration."""
         self._table = table
         self._config = config
+        self._waits = waits
 
     async def Run(
         self, request: exec_pb2.RunRequest, context: type_context
@@ -96,7 +100,17 @@ class ExecServicer(exec_pb2_grpc.ExecServiceServicer):
         wanted = convert.exec_request(request, call.caller, self._config(), live=live)
         if host.request_tty == "force" and wanted.terminal is None:
             wanted = replace(wanted, terminal=Terminal())
-        return self._table.start(wanted, host, call.ticket, request.request_id)
+        if not request.durable:
+            return self._table.start(wanted, host, call.ticket, request.request_id)
+        durable.check(wanted)
+        return self._table.start(
+            wanted,
+            host,
+            call.ticket,
+            request.request_id,
+            runner=durable.run,
+            place="durable",
+        )
 
     async def _progress(
         self, job: Job, seconds: float, interval: float
@@ -321,10 +335,10 @@ class ExecServicer(exec_pb2_grpc.ExecServiceServicer):
         current().ticket.add(job_id=job.id, stopped_command=job.request.command)
         before = not job.running
         trouble = await self._table.stop(job, convert.signal_name(request.signal))
-        if before:
+        unsure = bool(job.lost) and job.asked
+        if before and not unsure:
             trouble = "it had ended before"
         row = convert.job_row(job)
-        unsure = bool(job.lost) and job.asked
         return exec_pb2.StopJobResponse(
             stopped=not job.running and not trouble and not unsure,
             status=row.status,
@@ -336,12 +350,12 @@ class ExecServicer(exec_pb2_grpc.ExecServiceServicer):
     def Wait(
         self, request: exec_pb2.WaitRequest, context: type_context
     ) -> AsyncIterator[exec_pb2.WaitResponse]:
-        """Not served yet; its tool is not in the catalogue."""
-        raise DaemonError(
-            Reason.UNSUPPORTED,
-            "waiting on several things is not available in this release",
-            hint="Use ssh_job_read with wait_seconds.",
-        )
+        """Wait for the first of several things."""
+        return self._waits.Wait(request, context)
+
+    def close(self) -> None:
+        """End the calls that wait for several things."""
+        self._waits.close()
 
 
 def _names(job: Job, target: str) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.v1 import forward_pb2, forward_pb2_grpc
 from holdfast_daemon.errors import InputError, LinkError, Reason
 from holdfast_daemon.forward import wish
+from holdfast_daemon.forward.forward import closed_by
 from holdfast_daemon.forward.wish import Asked, Direction
 from holdfast_daemon.rpc.door import current
 
@@ -91,8 +92,14 @@ class ForwardServicer(forward_pb2_grpc.ForwardServiceServicer):
         found = self._table.find(request.forward)
         call.ticket.check_name(found.about.target, found.about.address)
         call.ticket.add(forward_id=found.about.id)
-        was = await self._table.close(found)
-        return forward_pb2.CloseForwardResponse(**_fields(found), was_running=was)
+        was = await self._table.close(found, closed_by(call.caller.label))
+        broken_off = found.broken_off if was else 0
+        return forward_pb2.CloseForwardResponse(
+            **_fields(found),
+            was_running=was,
+            forced_kill=broken_off > 0,
+            connections_ended=broken_off,
+        )
 
 
 def _names(forward: Forward) -> tuple[str, ...]:
@@ -136,4 +143,5 @@ def _fields(forward: Forward, *, reused: bool = False) -> dict[str, Any]:
         "served": forward.served,
         "refused": forward.refused,
         "last_error": forward.last_error or None,
+        "termination_reason": forward.ended_for or None,
     }

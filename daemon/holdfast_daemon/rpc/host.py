@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from holdfast.v1 import host_pb2, host_pb2_grpc
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from holdfast.v1.common_pb2 import ConnectOptions
     from holdfast_daemon.connection.link import Link
     from holdfast_daemon.connection.pool import Pool
+    from holdfast_daemon.exec.job import Job
     from holdfast_daemon.exec.table import JobTable
     from holdfast_daemon.forward.table import ForwardTable
     from holdfast_daemon.hosts.host import Host
@@ -84,7 +86,8 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
             )
             hosts.append(found)
         self._tell_standings(hosts)
-        return host_pb2.ListHostsResponse(hosts=hosts)
+        notes = await self._inventory.troubles()
+        return host_pb2.ListHostsResponse(hosts=hosts, notes=notes)
 
     def _tell_standings(self, hosts: Iterable[host_pb2.Host]) -> None:
         """Say how the connections to hosts stand, as far as anything is known."""
@@ -147,7 +150,8 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
                 Reason.IN_USE,
                 f"{len(jobs)} command(s) still use the connection to {host.name}",
                 hint=f"End them by ssh_job_stop (job_id {named}{more}),"
-                " or set force to end them as lost.",
+                " or set force to end them as lost: those kept on the host go on"
+                " there.",
                 metadata={"jobs": ",".join(job.id for job in jobs)},
             )
         if forwards and not request.force:
@@ -169,16 +173,27 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
             )
         for one in forwards:
             await self._forwards.close(one, _ON_REQUEST)
+        await self._sessions.ended.part(host)
         rested = [await self._sessions.rest(one, _ON_REQUEST) for one in sessions]
+        # What its host keeps goes on there, in sessions too; and a copy by itself.
+        kept = {one.id for one in sessions if one.running}
+        ending = [job for job in jobs if not job.lasting and job.session not in kept]
         closed = await self._pool.disconnect(host, force=request.force)
-        for job in jobs:
-            await job.ended.wait()
+        await _over(ending, self._limits.stop_seconds)
         return host_pb2.DisconnectResponse(
             closed=closed,
-            jobs_ended=len(jobs),
+            jobs_ended=sum(not job.running for job in ending),
             sessions_ended=sum(rested),
             forwards_ended=len(forwards),
         )
+
+
+async def _over(jobs: Iterable[Job], seconds: float) -> None:
+    """Wait until they have ended; `seconds` at most."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            for job in jobs:
+                await job.ended.wait()
 
 
 def _notes(host: Host, link: Link) -> list[str]:

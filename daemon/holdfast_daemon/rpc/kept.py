@@ -71,21 +71,25 @@ class KeptServicer:
             raise InputError(
                 "ids",
                 f"{', '.join(unknown)} is not kept on {host.name}; nothing was removed",
-                hint="ListKept tells what is.",
+                hint=f"`holdfast sessions --on {host.name}` shows what is.",
             )
         answer = session_pb2.WipeKeptResponse(target=host.name)
-        for ident in dict.fromkeys(request.ids or found):
-            one = found[ident]
-            if one.state == _RUNNING:
-                if not request.force:
-                    answer.left.append(_row(one))
-                    continue
-                await store.end(ident, force=True)
-            await store.wipe(ident)
-            answer.wiped.append(_row(one))
-        current().ticket.add(
-            wiped=[one.id for one in answer.wiped], left=[one.id for one in answer.left]
-        )
+        try:
+            for ident in dict.fromkeys(request.ids or found):
+                one = found[ident]
+                if one.state == _RUNNING:
+                    if not request.force:
+                        answer.left.append(_row(one))
+                        continue
+                    await store.end(ident, force=True)
+                await store.wipe(ident)
+                answer.wiped.append(_row(one))
+        finally:
+            # Also where it broke off: what is gone is gone.
+            current().ticket.add(
+                wiped=[one.id for one in answer.wiped],
+                left=[one.id for one in answer.left],
+            )
         return answer
 
 

@@ -40,15 +40,29 @@ CONTRACT: tuple[FileDescriptor, ...] = tuple(_contract())
 _ON_HOST = frozenset({Action.EXECUTE, Action.READ, Action.WRITE, Action.INSTALL})
 # What of a request is evidence. Not here: content, environment, anything secret.
 _RECORDED = (
+    "all",
+    "checksum",
+    "compress",
     "cwd",
+    "delete",
+    "destination",
+    "direction",
+    "dry_run",
+    "exclude",
     "fingerprint",
     "force",
+    "forward",
+    "ids",
     "job_id",
     "path",
     "remove",
     "request_id",
+    "session",
+    "session_name",
     "shell",
     "signal",
+    "source",
+    "sources",
     "sudo",
     "timeout_seconds",
     "tty",
@@ -118,7 +132,7 @@ class Method:
             if field.enum_type is not None:
                 named = field.enum_type.values_by_number.get(value)
                 value = named.name if named else value  # noqa: PLW2901
-            yield field.name, value
+            yield field.name, list(value) if field.is_repeated else value
 
     def secret_values(self, subject: Any) -> Iterator[str]:
         """Yield the secrets that the request carries."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from holdfast.v1 import (
     host_pb2_grpc,
     login_pb2_grpc,
     session_pb2_grpc,
+    transfer_pb2_grpc,
     trust_pb2_grpc,
 )
 
@@ -33,11 +35,14 @@ if TYPE_CHECKING:
     from holdfast_daemon.rpc.host import HostServicer
     from holdfast_daemon.rpc.login import LoginServicer
     from holdfast_daemon.rpc.session import SessionServicer
+    from holdfast_daemon.rpc.transfer import TransferServicer
     from holdfast_daemon.rpc.trust import TrustServicer
 
 # What gRPC binds is 0777 less the umask, so this gives 0600; it must hold before the
 # socket exists.
 _SOCKET_UMASK = 0o177
+# So long calls that are cut off have to say so.
+_TELLING_SECONDS = 0.5
 
 
 class Listener:
@@ -56,9 +61,11 @@ class Listener:
         host: HostServicer,
         login: LoginServicer,
         session: SessionServicer,
+        transfer: TransferServicer,
         trust: TrustServicer,
     ) -> None:
         """Build the server; every handler goes through `door`."""
+        self._door = door
         self._server = grpc.aio.server(
             interceptors=[door],
             options=[
@@ -81,6 +88,7 @@ class Listener:
         host_pb2_grpc.add_HostServiceServicer_to_server(host, self._server)
         login_pb2_grpc.add_LoginServiceServicer_to_server(login, self._server)
         session_pb2_grpc.add_SessionServiceServicer_to_server(session, self._server)
+        transfer_pb2_grpc.add_TransferServiceServicer_to_server(transfer, self._server)
         trust_pb2_grpc.add_TrustServiceServicer_to_server(trust, self._server)
 
     async def start(self, path: Path) -> None:
@@ -91,7 +99,7 @@ class Listener:
         """
         before = os.umask(_SOCKET_UMASK)
         try:
-            self._server.add_insecure_port(f"unix:{quote(str(path))}")
+            self._server.add_insecure_port(f"unix:{quote(os.fsencode(path))}")
         except RuntimeError as error:
             raise OSError(f"the socket {path} can't be bound: {error}") from error
         finally:
@@ -99,5 +107,9 @@ class Listener:
         await self._server.start()
 
     async def stop(self, grace: float) -> None:
-        """Refuse new calls, give running ones `grace` seconds, end."""
-        await self._server.stop(grace)
+        """Refuse new calls, give running ones `grace` seconds, cut them off, end."""
+        ending = asyncio.create_task(self._server.stop(grace + _TELLING_SECONDS))
+        await asyncio.wait({ending}, timeout=grace)
+        # gRPC would end them without a word
+        self._door.close()
+        await ending

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from holdfast.v1 import common_pb2, session_pb2, session_pb2_grpc
+from holdfast_daemon import logs
 from holdfast_daemon.errors import InputError, NotFoundError, RangeError, Reason
 from holdfast_daemon.exec import answer
-from holdfast_daemon.exec.request import ExecRequest
+from holdfast_daemon.exec.request import ExecRequest, check
 from holdfast_daemon.output.awaiting import await_text
 from holdfast_daemon.output.pattern import Pattern
 from holdfast_daemon.output.until import Met, Until
@@ -16,10 +20,10 @@ from holdfast_daemon.rpc import convert
 from holdfast_daemon.rpc.attach import AttachServicer
 from holdfast_daemon.rpc.door import current
 from holdfast_daemon.rpc.snapshot import snapshot
-from holdfast_daemon.session import reading
+from holdfast_daemon.session import reading, trigger
 from holdfast_daemon.session.run import Run
 from holdfast_daemon.session.shell import Durability, Plan
-from holdfast_daemon.session.table import Wanted
+from holdfast_daemon.session.wanted import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from holdfast_daemon.config import Config
     from holdfast_daemon.exec.job import Job
     from holdfast_daemon.exec.table import JobTable
+    from holdfast_daemon.rpc.attach import Reach
     from holdfast_daemon.rpc.door import Call
     from holdfast_daemon.rpc.kept import KeptServicer
     from holdfast_daemon.session.reading import Page
@@ -42,6 +47,7 @@ _DURABILITY = {
     session_pb2.DURABILITY_REMOTE: Durability.REMOTE,
 }
 _COLS, _ROWS = 80, 24
+_log = logging.getLogger(__name__)
 
 
 class SessionServicer(session_pb2_grpc.SessionServiceServicer):
@@ -53,13 +59,18 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         jobs: JobTable,
         config: Callable[[], Config],
         kept: KeptServicer,
+        reach: Reach,
     ) -> None:
-        """Serve `sessions`; what runs in them are `jobs`, `kept` is what hosts keep."""
+        """Serve `sessions`; what runs in them are `jobs`, `kept` is what hosts keep.
+
+        `reach` refuses hosts that no call may reach any more.
+        """
         self._sessions = sessions
         self._jobs = jobs
         self._config = config
-        self._attach = AttachServicer(sessions.find)
+        self._attach = AttachServicer(self._named, reach)
         self._kept = kept
+        self._reach = reach
 
     def AttachSession(
         self,
@@ -85,10 +96,15 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         """End the calls of people at terminals."""
         self._attach.close()
 
+    def _named(self, text: str) -> Session:
+        return self._sessions.find(text, current().ticket.sees)
+
     def _find(self, text: str, call: Call) -> Session:
-        session = self._sessions.find(text)
+        session = self._named(text)
         call.ticket.check_name(session.target, session.address)
+        call.ticket.add(session_id=session.id)
         session.note(call.caller)
+        logs.also_about(**{**session.labels, "client": call.caller.label})
         return session
 
     async def OpenSession(
@@ -104,9 +120,12 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         idle = None
         if request.HasField("idle_timeout_seconds"):
             idle = request.idle_timeout_seconds
+        shell, cwd, env = request.shell, request.cwd, dict(request.env)
+        asked = ExecRequest(command="true", cwd=cwd, env=env, shell=shell)
+        check(asked, self._config().limits)
         wanted = Wanted(
             name=request.session_name,
-            plan=Plan(request.shell, request.cwd, dict(request.env), cols, rows),
+            plan=Plan(shell, cwd, env, cols, rows),
             durability=_DURABILITY.get(request.durability, Durability.AUTO),
             idle_timeout=idle,
             auto_close=request.auto_close,
@@ -119,6 +138,8 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         opened = await asyncio.shield(opening)
         session = opened.session
         call.ticket.add(session_id=session.id, created=opened.created)
+        logs.also_about(**{**session.labels, "client": call.caller.label})
+        _log.info("session %s", "opened" if opened.created else "found")
         page = await self._unread(session, call, None)
         return session_pb2.OpenSessionResponse(
             **snapshot(session, page),
@@ -136,6 +157,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         call, config = current(), self._config()
         limits = config.limits
         session = self._find(request.session, call)
+        await self._reach(session.host)
         job = self._start(request, session, call)
         wait = limits.wait_seconds
         if request.HasField("wait_seconds"):
@@ -147,9 +169,9 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         deadline = max(loop.time(), min(deadline, loop.time() + wait))
         while not job.ended.is_set() and (left := deadline - loop.time()) > 0:
             interval = min(left, limits.progress_interval_seconds)
-            ended = asyncio.ensure_future(job.ended.wait())
-            await asyncio.wait({ended}, timeout=interval)
-            ended.cancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval):
+                    await job.ended.wait()
             if not job.ended.is_set():
                 yield session_pb2.RunInSessionResponse(
                     progress=common_pb2.Progress(
@@ -179,7 +201,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         timeout = limits.command_timeout_seconds
         if request.HasField("timeout_seconds"):
             timeout = request.timeout_seconds
-        return self._jobs.start(
+        job = self._jobs.start(
             ExecRequest(command=request.command, timeout=timeout),
             host,
             call.ticket,
@@ -187,6 +209,8 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             runner=Run(session, call.caller),
             place=session.id,
         )
+        job.session = session.id
+        return job
 
     # typing and reading
 
@@ -196,12 +220,14 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         """Type keys, and read what comes back."""
         call, limits = current(), self._config().limits
         session = self._find(request.session, call)
+        await self._reach(session.host)
         if not request.input:
             raise InputError("input", "input is empty", hint="\\n is Enter.")
         data = request.input.encode()
         pattern = await self._pattern(request.until)
         begun = session.spool.end
         await session.type(call.caller, data)
+        call.ticket.add(bytes_typed=len(data))
         wait = limits.session_write_seconds
         if request.until:
             wait = limits.wait_seconds
@@ -259,6 +285,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
                 matched=matched if pattern is not None else None,
                 next_offset=page.next_offset,
                 earliest_offset=session.spool.earliest,
+                encoding=page.encoding or None,
             )
         )
 
@@ -338,7 +365,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         found = [
             session_pb2.Session(**snapshot(one))
             for one in self._sessions.list(include_exited=request.include_exited)
-            if call.ticket.allows_name(one.target, one.address)
+            if call.ticket.sees(one)
             and (not request.target or request.target in _names(one))
             and request.session_name in ("", one.name)
         ]
@@ -355,7 +382,6 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             return session_pb2.CloseSessionResponse(
                 session_id=request.session, closed=False
             )
-        call.ticket.add(session_id=session.id)
         closed = await self._sessions.close(session, force=request.force)
         await session.recording.close()
         page = await self._unread(session, call, None)
@@ -375,6 +401,8 @@ def _names(session: Session) -> set[str]:
 async def _screen(session: Session, start: int, size: int) -> Page:
     end = session.spool.end
     picture = await session.display.picture()
+    if not picture.alternate:
+        picture = replace(picture, lines=trigger.blank(picture.lines, session.id))
     return reading.Page(picture.text[:size], max(start, end))
 
 
