@@ -29,6 +29,7 @@ SERVICE_SECONDS = 6.0
 UNIT_SECONDS = 3.0
 PATH_BYTES = 103 if sys.platform == "darwin" else 107
 UNIT = "holdfast.service"
+AGENT = "io.holdfast.holdfastd"
 EXIT_HELD = 75
 _INTERVALS = (0.01, 0.02, 0.04, 0.08, 0.15)
 _LAST_INTERVAL = 0.2
@@ -237,10 +238,16 @@ def _remove(made: list[Path]) -> None:
 
 
 async def _start_unit(socket: Path, env: Mapping[str, str]) -> bool:
-    """Let systemd start the daemon where its unit serves this socket.
+    """Let systemd or launchd start the daemon where its service serves this socket.
 
     When that fails, the start by hand that follows works or says why.
     """
+    home = Path(env.get("HOME") or Path.home())
+    agent = home / "Library" / "LaunchAgents" / f"{AGENT}.plist"
+    launchctl = shutil.which("launchctl", path=env.get("PATH"))
+    if launchctl is not None and await asyncio.to_thread(_serves, agent, socket):
+        name = f"gui/{os.getuid()}/{AGENT}"
+        return await _told(env, launchctl, "kickstart", name)
     systemctl = shutil.which("systemctl", path=env.get("PATH"))
     runtime = Path(env.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
     own = any(name.startswith("HOLDFAST_") for name in env)
@@ -248,16 +255,30 @@ async def _start_unit(socket: Path, env: Mapping[str, str]) -> bool:
         return False
     if not any((folder / UNIT).is_file() for folder in unit_folders(env, runtime)):
         return False
-    process = await asyncio.create_subprocess_exec(
-        systemctl,
-        "--user",
-        "start",
-        UNIT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**env, "XDG_RUNTIME_DIR": str(runtime)},
-    )
+    with_runtime = {**env, "XDG_RUNTIME_DIR": str(runtime)}
+    return await _told(with_runtime, systemctl, "--user", "start", UNIT)
+
+
+def _serves(agent: Path, socket: Path) -> bool:
+    """Return whether a LaunchAgent names `socket`. Blocks."""
+    try:
+        return f"<string>{socket}</string>" in agent.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+async def _told(env: Mapping[str, str], *words: str) -> bool:
+    """Have a service manager do something; return whether it says that it did."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=env,
+        )
+    except OSError:
+        return False  # it is for another machine, or no process can be made
     try:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SERVICE_SECONDS):

@@ -23,14 +23,17 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from holdfast.v1 import admin_pb2
     from holdfast_shim.arguments import Options
     from holdfast_shim.catalogue import Catalogue
     from holdfast_shim.client import DaemonClient
     from holdfast_shim.elicit import Forms
     from holdfast_shim.protocol import Call
     from holdfast_shim.settings import Settings
+    from holdfast_shim.skew import Skew
 
-    Progress = Callable[[float, str], None]
+    # How far it is, of how much (0: not known), and what happened last.
+    Progress = Callable[[float, float, str], None]
     Metadata = tuple[tuple[str, bytes], ...]
 
 # Room for what frames a message.
@@ -54,8 +57,11 @@ class Calls:
         catalogue: Catalogue,
         settings: Settings,
         client: DaemonClient,
+        *,
         forms: Forms,
+        skew: Skew,
     ) -> None:
+        self._skew = skew
         self._forms = forms
         self._options = options
         self._catalogue = catalogue
@@ -63,6 +69,8 @@ class Calls:
         self._client = client
         self._stubs: dict[str, _Stub] = {}
         self._known: dict[tuple[str, str, str], Metadata] = {}
+        # of the daemon that was looked at; another takes none of our calls
+        self._instance = ""
 
     async def result(self, call: Call, progress: Progress) -> dict[str, Any]:
         """Return the tool result of `call`; its failures are results too.
@@ -133,13 +141,13 @@ class Calls:
         rising: _Rising,
     ) -> Message:
         """Make the call; again only where a second one changes nothing."""
-        metadata = self._metadata(call)
         hello = await self._client.connected()
+        await self._fit(hello, call)
         loop = asyncio.get_running_loop()
         begun = loop.time()
         timeout = _patience(request, self._settings.connect_timeout_seconds)
         try:
-            return await stub.call(request, metadata, timeout, rising)
+            return await stub.call(request, self._metadata(call), timeout, rising)
         except aio.AioRpcError as error:
             failure, lost = error_of(error), error
         if lost.code() is not grpc.StatusCode.UNAVAILABLE:
@@ -154,13 +162,26 @@ class Calls:
         harmless = hints["readOnlyHint"] and hints["idempotentHint"]
         # A daemon that was started since knows nothing of the first call's request_id.
         same = stub.has_request_id and now.instance == hello.instance
-        if not harmless and not same:
+        if failure.ran != "no" and not harmless and not same:
             raise failure from lost
+        await self._fit(now, call)
         spend(request, loop.time() - begun)
         try:
-            return await stub.call(request, metadata, timeout, rising)
+            return await stub.call(request, self._metadata(call), timeout, rising)
         except aio.AioRpcError as error:
             raise error_of(error) from error
+
+    async def _fit(self, hello: admin_pb2.HelloResponse, call: Call) -> None:
+        """See that the daemon which answers knows what is asked for.
+
+        Raises:
+            CallError: It does not; nothing ran.
+        """
+        await self._skew.meet(hello)
+        self._skew.check(call.name, call.arguments)
+        if self._instance != hello.instance:
+            self._instance = hello.instance
+            self._known.clear()
 
     def _metadata(self, call: Call) -> Metadata:
         """Return who calls; in the stateless era each call may name another client."""
@@ -173,6 +194,7 @@ class Calls:
                 read_only=self._options.read_only,
                 max_output_chars=audience.budget(call.client.name),
             )
+            context.daemon = self._instance
             if len(self._known) >= _KNOWN:
                 self._known.clear()
             known = self._known[key] = metadata_of(context, call.name)
@@ -186,9 +208,10 @@ class _Rising:
         self._progress = progress
         self._last = -1.0
 
-    def __call__(self, value: float, text: str) -> None:
+    def __call__(self, value: float, total: float, text: str) -> None:
         self._last = value if value > self._last else self._last + 1.0
-        self._progress(self._last, text)
+        # One that was made again, or estimated too low, is no total any more.
+        self._progress(self._last, total if total >= self._last else 0.0, text)
 
 
 class _Stub:
@@ -234,7 +257,8 @@ class _Stub:
                 told: Any = frame
                 kind = told.WhichOneof("event")
                 if kind == "progress":
-                    progress(told.progress.progress, told.progress.message)
+                    far = told.progress
+                    progress(far.progress, far.total, far.message)
                 elif kind == "result":
                     answered = True
                     # The last frame by contract: nobody waits for the status after it.

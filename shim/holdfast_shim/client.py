@@ -33,6 +33,7 @@ DOMAIN = "holdfast"
 PROTOCOL = 1
 MESSAGE_BYTES = 4 * 1024 * 1024
 HELLO_SECONDS = 10.0
+HELLO_TRY_SECONDS = 2.0
 
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -46,9 +47,9 @@ _OPTIONS: list[tuple[str, int]] = [
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
 ]
-_RESTART = (
-    "end the daemon's process (holdfastd, or python -m holdfast_daemon) and try again; "
-    "the next call starts the installed version"
+RESTART = (
+    "`holdfast service upgrade` has the installed version take over; with --now also"
+    " from a daemon that does not answer"
 )
 LOG_HINT = (
     "the daemon's log tells more: log/holdfastd.log in the state directory that "
@@ -105,7 +106,7 @@ class DaemonClient:
         if self._channel is None:
             # The target is a URI, and a directory may be named anything.
             self._channel = aio.insecure_channel(
-                f"unix:{quote(str(self.socket))}", _OPTIONS
+                f"unix:{quote(os.fsencode(self.socket))}", _OPTIONS
             )
         return self._channel
 
@@ -145,31 +146,30 @@ class DaemonClient:
 
     async def _greet(self) -> admin_pb2.HelloResponse:
         self._known = None
-        try:
-            hello = await self._ask_hello()
-        except aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.UNAVAILABLE:
-                raise error_of(error, sent=False) from error
-            # It may have gone the way of a connection that was cut just now.
-            hello = await self._ask_hello_again()
+        hello = await self._hello_of_somebody()
         if not hello.protocol_min <= PROTOCOL <= hello.protocol_max:
             raise CallError(
                 "DAEMON_UNAVAILABLE",
                 f"the running daemon {hello.version} speaks protocol "
                 f"{hello.protocol_min} to {hello.protocol_max}, this client {PROTOCOL}",
-                hint=_RESTART,
+                hint=RESTART,
             )
         self._known = hello
         return hello
 
-    async def _ask_hello_again(self) -> admin_pb2.HelloResponse:
-        try:
-            return await self._ask_hello()
-        except aio.AioRpcError as error:
-            raise error_of(error, sent=False) from error
+    async def _hello_of_somebody(self) -> admin_pb2.HelloResponse:
+        left = HELLO_SECONDS
+        while True:
+            # Each time anew: a daemon that is just dying still takes connections.
+            await autostart.reach(self.socket, self._env, start=self._autostart)
+            left -= HELLO_TRY_SECONDS
+            try:
+                return await self._ask_hello()
+            except aio.AioRpcError as error:
+                if left <= 0 or error.code() not in _AGAIN:
+                    raise error_of(error, sent=False) from error
 
     async def _ask_hello(self) -> admin_pb2.HelloResponse:
-        await autostart.reach(self.socket, self._env, start=self._autostart)
         call: aio.UnaryUnaryMultiCallable[
             admin_pb2.HelloRequest, admin_pb2.HelloResponse
         ] = self.channel.unary_unary(
@@ -180,7 +180,7 @@ class DaemonClient:
         return await call(
             admin_pb2.HelloRequest(contract_hash=HASH),
             metadata=self.metadata(),
-            timeout=HELLO_SECONDS,
+            timeout=HELLO_TRY_SECONDS,
             wait_for_ready=True,
         )
 
@@ -217,7 +217,7 @@ def error_of(error: aio.AioRpcError, *, sent: bool = True) -> CallError:
             return CallError(
                 "DAEMON_UNAVAILABLE",
                 f"the holdfast daemon {message}",
-                hint=_RESTART if slow else "try again; `holdfast status` tells more",
+                hint=RESTART if slow else "try again; `holdfast status` tells more",
                 code=code.name,
             )
         return CallError(
@@ -233,17 +233,11 @@ def error_of(error: aio.AioRpcError, *, sent: bool = True) -> CallError:
             "UNSUPPORTED",
             "the running holdfast daemon does not know this call; it is another "
             "version than this client",
-            hint=_RESTART,
+            hint=RESTART,
             code=code.name,
         )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return CallError(
-            "LIMIT_REACHED",
-            "a message between this client and the daemon is larger than 4 MiB",
-            hint="send or ask for less at a time",
-            ran=unknown,
-            code=code.name,
-        )
+        return _too_large(error, ran=unknown)
     return CallError(
         "INTERNAL",
         f"the holdfast daemon failed with {code.name} and gave no details",
@@ -253,6 +247,22 @@ def error_of(error: aio.AioRpcError, *, sent: bool = True) -> CallError:
     )
 
 
+def _too_large(error: aio.AioRpcError, *, ran: str) -> CallError:
+    message = "a message between this client and the daemon is larger than 4 MiB"
+    hint = "send or ask for less at a time"
+    if _METADATA in (error.details() or ""):
+        message = "what this client's environment adds to each call is over 64 KiB"
+        hint = "name fewer hosts in SSH_ALLOWED_HOSTS, or patterns such as web*"
+        ran = "no"
+    return CallError(
+        "LIMIT_REACHED", message, hint=hint, ran=ran, code=error.code().name
+    )
+
+
+# A connection that was cut just now, or a daemon that took it and was gone.
+_AGAIN = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+# gRPC's words for headers that are refused before anything is read of the call.
+_METADATA = "metadata size exceeds"
 _LOST = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.CANCELLED,

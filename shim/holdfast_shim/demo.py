@@ -51,6 +51,7 @@ class Agent:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=dict(environment),
+            start_new_session=True,
         )
         self._request(
             "initialize",
@@ -151,8 +152,10 @@ def _playground(stack: ExitStack, directory: Path) -> None:
         [sys.executable, "-m", "holdfast_daemon.connection.playground", str(directory)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        # Ctrl-C is ours alone: what runs is ended in order.
+        start_new_session=True,
     )
-    stack.callback(server.wait, _STOP_SECONDS)
+    stack.callback(_end, server)
     if server.stdin is None or server.stdout is None:
         raise DemoError("the throw-away server has no pipes")
     stack.callback(server.stdout.close)
@@ -163,14 +166,24 @@ def _playground(stack: ExitStack, directory: Path) -> None:
     _say(f"1. A throw-away SSH server is {line}, with keys of its own.")
 
 
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of the throw-away server, whose input is closed."""
+    try:
+        server.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
 def _stop_daemon(environment: Mapping[str, str]) -> None:
     """Stop the demo's own daemon, found through its own socket."""
     status = subprocess.run(
-        [_program("holdfast"), "status", "--json"],
+        [_program("holdfast"), "--no-autostart", "status", "--json"],
         env=dict(environment),
         capture_output=True,
         check=False,
         timeout=_ANSWER_SECONDS,
+        start_new_session=True,
     )
     if status.returncode:
         return

@@ -6,8 +6,8 @@ Reads on where the first stage stopped, runs calls side by side, ends with the c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import pwd
 import sys
 import traceback
 from functools import partial
@@ -19,9 +19,10 @@ from holdfast_shim.calls import Calls
 from holdfast_shim.elicit import METHOD, Forms
 from holdfast_shim.errors import CallError
 from holdfast_shim.pipes import UNREAD_BYTES, ClosedError
-from holdfast_shim.places import PlaceError, places
+from holdfast_shim.places import PlaceError, home_of, places
 from holdfast_shim.protocol import Answer, Call, Cancel, ProtocolError
 from holdfast_shim.settings import Settings
+from holdfast_shim.skew import Skew
 
 if TYPE_CHECKING:
     from holdfast_shim.arguments import Options
@@ -59,7 +60,7 @@ async def _serve(
     settings = Settings.read(os.environ)
     context = settings.context("unknown", "", read_only=options.read_only)
     try:
-        home = Path(os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir)
+        home = home_of(os.environ)
         given = Path(options.socket) if options.socket else None
         socket = places(os.environ, home, os.getuid(), socket=given).socket
     except PlaceError as error:
@@ -72,7 +73,8 @@ async def _serve(
     ) as daemon:
         dispatcher = Dispatcher(protocol, pipes)
         forms = Forms(dispatcher.ask)
-        calls = Calls(options, catalogue, settings, daemon, forms)
+        skew = Skew(daemon, catalogue, dispatcher.tools_changed)
+        calls = Calls(options, catalogue, settings, daemon, forms=forms, skew=skew)
         await dispatcher.run(calls, events)
     pipes.outbox.drain(DRAIN_SECONDS)
     return 0
@@ -100,6 +102,10 @@ class Dispatcher:
         answer = self._asked[ident] = self._loop.create_future()
         self._send(data)
         return answer
+
+    def tools_changed(self) -> None:
+        """Tell the client that other tools are offered than before."""
+        self._send(self._protocol.tools_changed())
 
     async def run(self, calls: Calls, events: list[Event]) -> None:
         """Serve until the end of input, the parent's end, or a closed stdout."""
@@ -183,9 +189,9 @@ class Dispatcher:
             self._send(event)
 
     async def _carry(self, call: Call) -> dict[str, Any]:
-        def progress(value: float, text: str) -> None:
+        def progress(value: float, total: float, text: str) -> None:
             if self._pipes.outbox.size < PROGRESS_BYTES:
-                self._send(self._protocol.progress(call, value, text))
+                self._send(self._protocol.progress(call, value, text, total=total))
 
         assert self._calls is not None  # noqa: S101 - set before anything is taken
         return await self._calls.result(call, progress)
@@ -202,7 +208,8 @@ class Dispatcher:
         if isinstance(fault, ProtocolError):
             self._send(self._protocol.refuse(call, fault))
             return
-        traceback.print_exception(fault, file=sys.stderr)
+        with contextlib.suppress(OSError):  # nobody reads it; the call is answered
+            traceback.print_exception(fault, file=sys.stderr)
         self._send(self._protocol.answer(call, _fault()))
 
     def _send(self, data: bytes) -> None:

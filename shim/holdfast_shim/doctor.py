@@ -27,10 +27,7 @@ if TYPE_CHECKING:
     from holdfast.v1 import admin_pb2
 
 OK, WARN, FAIL, SKIP = "ok", "warn", "fail", "skip"
-_RESTART = (
-    "end the daemon's process once no command runs ({pid}); the next call starts the"
-    " installed version"
-)
+_RESTART = "`holdfast service upgrade` has the installed version take over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +186,7 @@ def versions(hello: admin_pb2.HelloResponse) -> Row:
         "daemon_contract": hello.contract_hash,
         "pid": str(hello.pid),
     }
-    hint = _RESTART.format(pid=f"kill {hello.pid}")
+    hint = _RESTART
     if hello.version != VERSION:
         told = f"the running daemon is holdfast {hello.version}, this client {VERSION}"
         return Row(check, WARN, told, hint, details)

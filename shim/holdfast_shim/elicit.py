@@ -85,15 +85,20 @@ class Forms:
         if answer is None:
             answer = self._send(params(error, stateless=False))
             self._open[name] = answer
-            answer.add_done_callback(lambda _: self._open.pop(name, None))
+            answer.add_done_callback(lambda told: self._over(name, told))
         try:
             # Who no longer waits must not take the form from the others.
             async with asyncio.timeout(SECONDS):
                 told = await asyncio.shield(answer)
         except TimeoutError:
-            self._open.pop(name, None)
+            self._over(name, answer)
             return False
         return told.get("action") == "accept"
+
+    def _over(self, name: str, answer: asyncio.Future[dict[str, Any]]) -> None:
+        """Forget a form that is over; a newer one of that host stays."""
+        if self._open.get(name) is answer:
+            del self._open[name]
 
     def required(self, error: CallError, call: Call, request_id: str) -> dict[str, Any]:
         """Return the result that asks, for a client of the stateless era."""

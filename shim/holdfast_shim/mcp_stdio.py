@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from holdfast_shim.arguments import USAGE, Options, UsageError, parse
 from holdfast_shim.catalogue import Catalogue
 from holdfast_shim.pipes import UNREAD_BYTES, ClosedError, Pipes, claim
-from holdfast_shim.protocol import Call, Protocol
+from holdfast_shim.protocol import INTERNAL_ERROR, Call, Protocol, ProtocolError
 from holdfast_shim.version import VERSION
 
 if TYPE_CHECKING:
@@ -102,9 +102,24 @@ def _second_stage(
     pipes: Pipes,
     events: list[Event],
 ) -> int:
-    from holdfast_shim import dispatch  # noqa: PLC0415 - the point of two stages
+    try:
+        from holdfast_shim import dispatch  # noqa: PLC0415 - the point of two stages
+    except ImportError as error:
+        _refuse(protocol, pipes, events, str(error))
+        return 1
 
     return dispatch.run(options, catalogue, protocol, pipes, events)
+
+
+def _refuse(protocol: Protocol, pipes: Pipes, events: list[Event], cause: str) -> None:
+    """Answer what can't be done: an upgrade put other files in the place of ours."""
+    told = "holdfast was upgraded or removed since this client started it"
+    told += f" ({cause}): restart this MCP server"
+    for event in events:
+        if isinstance(event, Call):
+            refused = ProtocolError(INTERNAL_ERROR, told)
+            pipes.outbox.push(protocol.refuse(event, refused))
+    pipes.outbox.drain(DRAIN_SECONDS)
 
 
 if __name__ == "__main__":

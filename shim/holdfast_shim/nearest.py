@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 # Below this two words have their letters in common, not their meaning.
-_ALIKE = 0.75
+_ALIKE = 0.76
 _PREFIX = 2
 _ABBREVIATED = 3
 _SHOWN_CHARS = 100

@@ -10,6 +10,8 @@ import select
 import time
 from collections import deque
 
+from holdfast_shim.standard import stand_in
+
 LINE_BYTES = 16 * 1024 * 1024
 READ_BYTES = 64 * 1024
 # With so many bytes of replies unread, the client's next requests wait.
@@ -159,6 +161,7 @@ def claim() -> Pipes:
     Raises:
         OSError: One of them is closed.
     """
+    stand_in(2)
     stdin, stdout = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)

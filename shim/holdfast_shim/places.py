@@ -6,6 +6,7 @@ Must find it with only a home directory and a user id: clients strip the environ
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -61,7 +62,29 @@ def places(
             runtime = RUN_USER / str(uid)
         directory = state / "run" if runtime is None else runtime / "holdfast"
         socket = directory / "holdfast.sock"
-    return Places(socket.absolute(), config.absolute(), state.absolute())
+    try:
+        return Places(socket.absolute(), config.absolute(), state.absolute())
+    except OSError as error:
+        raise PlaceError(
+            "the working directory, from where a place was named, is gone",
+            "Name it absolutely, as /…",
+        ) from error
+
+
+def home_of(env: Mapping[str, str]) -> Path:
+    """Return the user's home directory.
+
+    Raises:
+        PlaceError: Nobody knows it.
+    """
+    try:
+        return Path(env.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        raise PlaceError(
+            f"no home directory is known: HOME is not set, and this machine does not"
+            f" know user {os.getuid()}",
+            "Set HOME.",
+        ) from None
 
 
 def _own(env: Mapping[str, str], name: str, home: Path) -> Path | None:

@@ -25,8 +25,10 @@ _ELICITING = HANDSHAKE[2:]
 _BATCH_LIMIT = 1000
 _META = "io.modelcontextprotocol/"
 _SERVER = {"name": "holdfast", "title": "holdfast", "version": VERSION}
-_CAPABILITIES: dict[str, Any] = {"tools": {}}
-# The list is fixed for the life of this process, but depends on how it was started.
+_CAPABILITIES: dict[str, Any] = {"tools": {"listChanged": True}}
+# Without a handshake a change is told only to who listens, and nobody can here.
+_STATELESS_CAPABILITIES: dict[str, Any] = {"tools": {}}
+# The list depends on how this process was started, and on a daemon of another release.
 _CACHE = {"ttlMs": 3_600_000, "cacheScope": "private"}
 _NAME_CHARS = 100
 
@@ -34,6 +36,7 @@ PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
+INTERNAL_ERROR = -32603
 UNSUPPORTED_VERSION = -32022
 
 
@@ -203,14 +206,24 @@ class Protocol:
         self._open.discard(call.id)
         return _send(None, call.batch)
 
-    def progress(self, call: Call, value: float, text: str) -> bytes:
+    def progress(self, call: Call, far: float, text: str, total: float = 0) -> bytes:
         """Return a progress notification; empty when the client asked for none."""
         if call.token is None:
             return b""
-        params = {"progressToken": call.token, "progress": value, "message": text}
+        params = {"progressToken": call.token, "progress": far, "message": text}
+        params |= {"total": total} if total > 0 else {}
         return encode(
             {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
         )
+
+    def tools_changed(self) -> bytes:
+        """Return the word that other tools are offered now; nobody in particular asked.
+
+        The stateless era has no such word: there the list's lifetime says it.
+        """
+        if not self._version:
+            return b""
+        return encode({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
 
     def _array(self, messages: list[Any]) -> list[Event]:
         if self._version not in _BATCHING:
@@ -343,7 +356,7 @@ class Protocol:
                 raise ProtocolError(INVALID_PARAMS, missing)
             return {
                 "supportedVersions": list(STATELESS),
-                "capabilities": _CAPABILITIES,
+                "capabilities": _STATELESS_CAPABILITIES,
                 "instructions": self._instructions,
                 **_CACHE,
             }

@@ -22,7 +22,7 @@ _MINUTES = 120 * 60
 
 # What the daemon writes where it left something out of the middle.
 _GAP = re.compile(
-    r"^… \[.* left out: ssh_job_read job_id=(\S+) stream=\w+ offset=(\d+)\] …$",
+    r"^… \[.* left out: ssh_job_read job_id=(\S+) stream=\w+ offset=(\d{1,19})\] …$",
     re.MULTILINE,
 )
 _BINARY = re.compile(r"\[binary data, \d+ bytes\]\n?")

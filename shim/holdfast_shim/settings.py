@@ -88,6 +88,7 @@ class Settings:
             private_key=self.private_key,
             auth_sock=self.auth_sock,
             token=self.token,
+            project=_directory(),
         )
         if self.default_port is not None:
             context.default_port = self.default_port
@@ -100,6 +101,16 @@ class Settings:
         if budget is not None:
             context.max_output_chars = budget
         return context
+
+
+def _directory() -> str:
+    """Return the working directory; empty: it is gone, or no text could tell it."""
+    try:
+        found = os.getcwd()  # noqa: PTH109  as it is, without another object
+        found.encode()
+    except (OSError, UnicodeEncodeError):
+        return ""
+    return found
 
 
 class _Values:
@@ -147,7 +158,7 @@ class _Values:
         except ValueError:
             value = float("nan")
         if not low <= value <= high:
-            self._wrong(name, f"must be a number from {low:g} to {high:,g}")
+            self._wrong(name, f"must be a number from {low:g} to {high:.10g}")
             return None
         return value
 

@@ -51,6 +51,8 @@ def _header(message: Snapshot) -> list[str]:
         if message.HasField("matched"):
             header.append("matched" if message.matched else "not matched")
         header.append(f"next offset {message.next_offset}")
+        if message.encoding == "base64":
+            header.append("base64: bytes that are no text")
     if message.pending_output_chars:
         header.append(
             f"{message.pending_output_chars:,} more to read: ssh_session_read"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
+
+from holdfast_shim.standard import stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -10,6 +13,10 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    stand_in()
     from holdfast_shim.cli import app  # noqa: PLC0415 - the package alone stays light
 
-    return app.main(argv)
+    code = app.main(argv)
+    # What came of it counts, though somebody interrupts once more as Python ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code

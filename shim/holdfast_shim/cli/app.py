@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +26,7 @@ from holdfast_shim.cli.options import (
 )
 from holdfast_shim.errors import CallError, invalid
 from holdfast_shim.nearest import meant
+from holdfast_shim.planned import PLANNED_VERBS
 from holdfast_shim.version import VERSION
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 # What a shell sets when it wants our words completed.
 COMPLETE = "_HOLDFAST_COMPLETE"
+_NO_VERB = re.compile(r"No such command '([^']*)'")
 # Verb: module, name in it, and its help, so that `holdfast --help` loads none of them.
 _VERBS = {
     "status": ("status", "status", "Show how the daemon and all it holds stand."),
@@ -47,11 +50,14 @@ _VERBS = {
     "replay": ("replay", "replay", "Play what a session showed."),
     "jobs": ("jobs", "jobs", "List commands, running and ended."),
     "job": ("jobs", "job", "Show a job's output, follow it, or stop it."),
+    "copy": ("copy", "copy", "Copy files to a host or from it."),
+    "sync": ("sync", "sync", "Make a directory like another, by rsync."),
     "forward": ("forward", "forward", "Forward a port through a host."),
     "forwards": ("forward", "forwards", "List forwards, or close one."),
     "hosts": ("hosts", "hosts", "List hosts, test them, decide on their keys."),
     "login": ("login", "login", "Log in to a host that asks a person something."),
     "audit": ("audit", "audit", "Show the audit log, or check it."),
+    "service": ("service", "service", "Run the daemon as a service of your own."),
     "mcp-config": ("config_snippets", "mcp_config", "Print what a client needs."),
     "demo": ("demo", "demo", "Show the main job for real."),
     "reload": ("status", "reload_configuration", "Read the configuration again."),
@@ -159,6 +165,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _hush()
         return PIPE_CLOSED
+    except KeyboardInterrupt:  # while the last of it is written
+        _hush()
+        return INTERRUPTED
     except OSError as error:
         _hush()
         output.note(error.strerror or str(error))
@@ -199,6 +208,16 @@ def _refused(error: click.ClickException, *, as_json: bool) -> int:
     message = error.format_message()
     if isinstance(error, click.NoSuchOption):
         message = _no_such_option(error)
+    elif context is not None and (found := _NO_VERB.match(message)):
+        verb = f"{path} {found[1]}"
+        if (instead := PLANNED_VERBS.get(verb)) is not None:
+            return _usage(
+                f"`{verb}` is not available yet in this release",
+                path,
+                hint=instead,
+                as_json=as_json,
+            )
+        message = _no_such_verb(context, message, found[1])
     return _usage(message.strip().rstrip("."), path, as_json=as_json)
 
 
@@ -212,9 +231,20 @@ def _no_such_option(error: click.NoSuchOption) -> str:
     return error.message + (f" Did you mean --{near}?" if near else "")
 
 
-def _usage(message: str, path: str = "holdfast", *, as_json: bool) -> int:
+def _no_such_verb(context: click.Context, message: str, verb: str) -> str:
+    """Name the verb that was meant, where one is near enough."""
+    group = context.command
+    if "?" in message or not isinstance(group, click.Group):
+        return message
+    near = meant(verb, group.list_commands(context))
+    return message + (f" Did you mean {near!r}?" if near else "")
+
+
+def _usage(
+    message: str, path: str = "holdfast", *, hint: str = "", as_json: bool
+) -> int:
     message = message[:1].lower() + message[1:]
-    error = invalid("arguments", message, hint=f"see `{path} --help`")
+    error = invalid("arguments", message, hint=hint or f"see `{path} --help`")
     output.fail(error, as_json=as_json)
     return USAGE
 

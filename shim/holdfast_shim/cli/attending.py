@@ -28,6 +28,7 @@ Response = session_pb2.AttachSessionResponse
 _SIGNALLED = 128
 # The daemon answers a parting word at once; a daemon that hangs must not keep us.
 _PARTING_SECONDS = 2.0
+_GOING_SECONDS = 1.0
 # Who only looks leaves by these as well: nothing they type goes anywhere.
 _LOOKERS_KEYS = frozenset(b"\x03\x04q")
 
@@ -63,6 +64,8 @@ class Attending:
         self._call: Any = stub.AttachSession(metadata=client.metadata())
         self._sender: Sender[Request, Response] = Sender(self._call)
         self._yours = not start.watch
+        self._reader: Reader | None = None
+        self._going: Left | None = None
         self._mode: terminal.RawMode | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.stop: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
@@ -70,8 +73,9 @@ class Attending:
         self.left = False
 
     def failed(self, error: OSError) -> None:
-        """Give up because the output can't be written."""
-        give_up(self.stop, error)
+        """Give up because the output can't be written; who goes needs none."""
+        if self._going is None:
+            give_up(self.stop, error)
 
     async def run(self, view: View) -> None:
         """Take part and show what comes; the terminal is set back in every case.
@@ -90,6 +94,8 @@ class Attending:
             feeding = asyncio.create_task(self._feed())
             try:
                 await race(self._receive(view), self.stop)
+                if self._going is not None:
+                    raise self._going
             finally:
                 tasks = [feeding, *self._tasks]
                 for task in tasks:
@@ -130,7 +136,10 @@ class Attending:
             return
         if self._stdin is None:
             return
-        reader = Reader(self._stdin)
+        if self._mode is not None and terminal.size() != self._start.size:
+            # changed before we listened for that
+            self._resized()
+        reader = self._reader = Reader(self._stdin)
         try:
             await self._pass_on(reader)
         finally:
@@ -166,11 +175,21 @@ class Attending:
                 loop.add_signal_handler(number, action, *values)
                 stack.callback(loop.remove_signal_handler, number)
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            handle(number, give_up, self.stop, Left(_SIGNALLED + number))
+        for number in terminal.ENDING:
+            handle(number, self._go, Left(_SIGNALLED + number))
         if self._mode is not None:
             handle(signal.SIGWINCH, self._resized)
             handle(signal.SIGCONT, self._continued)
+
+    def _go(self, left: Left) -> None:
+        """Leave because of a signal; what was typed before it still goes."""
+        if self._reader is None or self._going is not None:
+            give_up(self.stop, left)
+            return
+        self._going = left
+        loop = asyncio.get_running_loop()
+        loop.call_later(_GOING_SECONDS, give_up, self.stop, left)
+        self._reader.end()
 
     def _resized(self) -> None:
         size = terminal.size()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _LAST = 20
 _WHO = ("client", "server_name", "result")
 # What a job is or was asked to do stands in the metadata; `method` says it of the rest.
-_ABOUT = ("job_id", "target", "path", "stopped_command")
+_ABOUT = ("job_id", "session", "forward", "target", "path", "stopped_command")
 
 
 @click.command("audit")
@@ -85,7 +86,7 @@ def line(record: str) -> str:
     """Return one record as a line for people; what is no record, as it stands."""
     try:
         found: Any = json.loads(record)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         return output.plain(record)
@@ -95,8 +96,11 @@ def line(record: str) -> str:
     parts += [str(told.get(name) or "") for name in _WHO]
     if told.get("exit_code") is not None:
         parts.append(f"exit {told['exit_code']}")
-    if told.get("duration_ms") is not None:
-        parts.append(output.span(float(told["duration_ms"]) / 1000))
+    span = told.get("duration_ms")
+    if isinstance(span, int | float) and math.isfinite(span):
+        parts.append(output.span(span / 1000))
+    elif span is not None:
+        parts.append(f"{span} ms")  # as somebody wrote it in there
     parts += [_what(told), str(told.get("error") or "")]
     return output.plain("  ".join(filter(None, parts)))
 

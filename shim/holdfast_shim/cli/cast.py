@@ -107,5 +107,5 @@ def _valid(told: Any) -> bool:
 def _json(line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -1,4 +1,4 @@
-"""`holdfast mcp-config`: what to paste or run so that a client finds the tools."""
+"""`holdfast mcp-config`: how a client finds the tools; told, or put in place."""
 
 from __future__ import annotations
 
@@ -8,114 +8,39 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from holdfast_shim.cli import output
+from holdfast_shim.cli import client_file, output
+from holdfast_shim.cli.client_entry import with_entry
+from holdfast_shim.cli.mcp_clients import CLIENTS, NAME
 from holdfast_shim.cli.options import OK, json_option, options
 from holdfast_shim.errors import CallError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from holdfast_shim.cli.mcp_clients import Client
 
 PROGRAM = "holdfast-mcp"
 
 
-class Snippet(NamedTuple):
-    """What a client wants to be told.
-
-    Attributes:
-        place: Where the text goes, for people.
-        text: What to paste or run.
-    """
-
-    place: str
-    text: str
-
-
-def _command(program: str, args: list[str]) -> dict[str, Any]:
-    return {"command": program, "args": args}
+def snippet(client: Client, program: str, args: list[str]) -> str:
+    """Return what to paste into the client's file."""
+    entry = client.whole(program, args)
+    if client.form == "toml":
+        # TOML's basic strings are JSON's, but for DEL, which no path should hold.
+        lines = [f"[{client.key}.{NAME}]"]
+        lines += [
+            f"{key} = {json.dumps(value, ensure_ascii=False)}"
+            for key, value in entry.items()
+        ]
+        return "\n".join(lines)
+    return json.dumps({client.key: {NAME: entry}}, indent=2, ensure_ascii=False)
 
 
-def _json(key: str, entry: dict[str, Any]) -> str:
-    return json.dumps({key: {"holdfast": entry}}, indent=2, ensure_ascii=False)
-
-
-def _claude(program: str, args: list[str]) -> Snippet:
-    words = [
-        "claude",
-        "mcp",
-        "add",
-        "--scope",
-        "user",
-        "holdfast",
-        "--",
-        program,
-        *args,
-    ]
-    return Snippet("run this once", shlex.join(words))
-
-
-def _claude_desktop(program: str, args: list[str]) -> Snippet:
-    folder = "~/.config/Claude"
-    if sys.platform == "darwin":
-        folder = "~/Library/Application Support/Claude"
-    text = _json("mcpServers", _command(program, args))
-    return Snippet(f"merge into {folder}/claude_desktop_config.json", text)
-
-
-def _codex(program: str, args: list[str]) -> Snippet:
-    # Codex strips the environment: without these no ssh-agent would be found.
-    # TOML's basic strings are JSON's, but for DEL, which no path should hold.
-    lines = [
-        "[mcp_servers.holdfast]",
-        f"command = {json.dumps(program, ensure_ascii=False)}",
-        f"args = {json.dumps(args, ensure_ascii=False)}",
-        'env_vars = ["SSH_AUTH_SOCK", "XDG_RUNTIME_DIR"]',
-    ]
-    return Snippet("add to ~/.codex/config.toml", "\n".join(lines))
-
-
-def _cursor(program: str, args: list[str]) -> Snippet:
-    text = _json("mcpServers", _command(program, args))
-    return Snippet("merge into ~/.cursor/mcp.json", text)
-
-
-def _gemini(program: str, args: list[str]) -> Snippet:
-    entry = _command(program, args)
-    if os.environ.get("SSH_AUTH_SOCK"):
-        # Gemini passes on only what is named here, and fills in the variable itself.
-        entry["env"] = {"SSH_AUTH_SOCK": "$SSH_AUTH_SOCK"}
-    return Snippet("merge into ~/.gemini/settings.json", _json("mcpServers", entry))
-
-
-def _copilot(program: str, args: list[str]) -> Snippet:
-    entry = {"type": "local", **_command(program, args), "tools": ["*"]}
-    return Snippet("merge into ~/.copilot/mcp-config.json", _json("mcpServers", entry))
-
-
-def _vscode(program: str, args: list[str]) -> Snippet:
-    entry = {"type": "stdio", **_command(program, args)}
-    text = _json("servers", entry)
-    return Snippet("merge into .vscode/mcp.json, or the user's mcp.json", text)
-
-
-def _generic(program: str, args: list[str]) -> Snippet:
-    text = _json("mcpServers", _command(program, args))
-    return Snippet("merge into the client's MCP configuration", text)
-
-
-CLIENTS: dict[str, Callable[[str, list[str]], Snippet]] = {
-    "claude": _claude,
-    "claude-desktop": _claude_desktop,
-    "codex": _codex,
-    "cursor": _cursor,
-    "gemini": _gemini,
-    "copilot": _copilot,
-    "vscode": _vscode,
-    "generic": _generic,
-}
+def _claude_command(scope: str, program: str, args: list[str]) -> str:
+    words = ["claude", "mcp", "add", "--scope", scope, NAME, "--", program, *args]
+    return shlex.join(words)
 
 
 def program_path() -> str:
@@ -140,26 +65,96 @@ def program_path() -> str:
     )
 
 
+def _file(client: Client, scope: str) -> Path | None:
+    if scope == "project":
+        return Path(client.project).absolute() if client.project else None
+    return client.user().absolute() if client.user else None
+
+
+def _shown(file: Path) -> str:
+    home = Path.home()
+    return f"~/{file.relative_to(home)}" if file.is_relative_to(home) else str(file)
+
+
+def _place(client: Client, scope: str) -> str:
+    file = _file(client, scope)
+    if file is None:
+        return "merge into the client's MCP configuration"
+    return f"{'add to' if client.form == 'toml' else 'merge into'} {_shown(file)}"
+
+
 @click.command(
     "mcp-config",
-    help="Print what to paste or run so that CLIENT gets the tools.\n\n"
+    help="Print what to paste or run so that CLIENT gets the tools, or do it.\n\n"
     f"CLIENT is one of {', '.join(CLIENTS)}.",
 )
 @click.argument("client", metavar="CLIENT", type=click.Choice(list(CLIENTS)))
+@click.option(
+    "--write",
+    is_flag=True,
+    help="Put it into the client's file; what the file was is kept beside it.",
+)
+@click.option(
+    "--scope",
+    type=click.Choice(["user", "project"]),
+    default="user",
+    show_default=True,
+    help="For all you do, or for the project in this directory.",
+)
 @json_option
-def mcp_config(client: str) -> int:
-    """Print how a client is told of holdfast-mcp."""
+def mcp_config(*, client: str, write: bool, scope: str) -> int:
+    """Print how a client is told of holdfast-mcp, or tell it."""
     chosen = options()
     program = program_path()
     args: list[str] = []
     if chosen.socket is not None:
         args = ["--socket", str(chosen.socket.absolute())]
-    snippet = CLIENTS[client](program, args)
+    one = CLIENTS[client]
+    if scope == "project" and not one.project:
+        raise _no_file(client, scope)
+    if write:
+        return _write(client, scope, program, args)
+    text, place = snippet(one, program, args), _place(one, scope)
+    if client == "claude":
+        text, place = _claude_command(scope, program, args), "run this once"
     if chosen.json:
-        told = {"client": client, "place": snippet.place, "text": snippet.text}
-        output.emit(told | _command(program, args))
+        told = {"client": client, "place": place, "text": text}
+        output.emit(told | {"command": program, "args": args})
         return OK
     if output.interactive():
-        output.note(f"for {client}, {snippet.place}:")
-    print(snippet.text)
+        output.note(f"for {client}, {place}:")
+    print(text)
     return OK
+
+
+def _write(client: str, scope: str, program: str, args: list[str]) -> int:
+    one = CLIENTS[client]
+    file = _file(one, scope)
+    if file is None:
+        raise _no_file(client, scope)
+    done = client_file.rewrite(
+        file,
+        lambda text: with_entry(one, text, program, args),
+        shared=scope == "project",
+    )
+    if options().json:
+        told: dict[str, Any] = {"client": client, "file": str(done.file)}
+        told |= {"changed": done.changed, "command": program, "args": args}
+        output.emit(told | ({"backup": str(done.backup)} if done.backup else {}))
+        return OK
+    if not done.changed:
+        output.say(f"{done.file} holds it already; nothing changed")
+        return OK
+    output.say(f"{done.file} tells {client} of holdfast now; start {client} anew")
+    if done.backup:
+        output.say(f"what it was: {done.backup}")
+    return OK
+
+
+def _no_file(client: str, scope: str) -> CallError:
+    whose = "a project" if scope == "project" else "a user"
+    return CallError(
+        "UNSUPPORTED",
+        f"{client} has no file of {whose} that holdfast knows",
+        hint=f"`holdfast mcp-config {client}` prints what to paste",
+    )

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from grpc import aio
 
 from holdfast_shim.client import DaemonClient, error_of
 from holdfast_shim.errors import CallError
-from holdfast_shim.places import PlaceError, places
+from holdfast_shim.places import PlaceError, home_of, places
 from holdfast_shim.settings import Settings
 from holdfast_shim.version import VERSION
 
@@ -34,7 +33,8 @@ async def dial(options: Options) -> AsyncGenerator[DaemonClient]:
     if settings.problem is not None:
         raise settings.problem
     try:
-        where = places(os.environ, Path.home(), os.geteuid(), socket=options.socket)
+        home = home_of(os.environ)
+        where = places(os.environ, home, os.geteuid(), socket=options.socket)
     except PlaceError as error:
         raise CallError("DAEMON_UNAVAILABLE", error.message, hint=error.hint) from error
     context = settings.context("cli", VERSION, person=True)

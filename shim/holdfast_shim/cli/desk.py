@@ -5,11 +5,13 @@ It is the controlling terminal, as with ssh, so that output may go elsewhere.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import signal
 import sys
 import termios
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from holdfast_shim.cli.output import plain
 from holdfast_shim.cli.streams import Reader
@@ -92,10 +94,27 @@ def _hidden(terminal: int, *, hidden: bool) -> Generator[None]:
     before = termios.tcgetattr(terminal)
     quiet = termios.tcgetattr(terminal)
     quiet[_LOCAL_FLAGS] &= ~(termios.ECHO | termios.ECHONL)
+    loop = asyncio.get_running_loop()
+
+    def rest() -> None:
+        """Stop, as Ctrl-Z asks, with the terminal as it was until we go on."""
+        loop.remove_signal_handler(signal.SIGTSTP)
+        _set(terminal, before)
+        signal.raise_signal(signal.SIGTSTP)
+        _set(terminal, quiet)
+        loop.add_signal_handler(signal.SIGTSTP, rest)
+
+    if signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGTSTP, rest)
     # With the flush what was typed ahead, seen, is no answer.
     termios.tcsetattr(terminal, termios.TCSAFLUSH, quiet)
     try:
         yield
     finally:
-        with contextlib.suppress(termios.error):  # the terminal is gone
-            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        loop.remove_signal_handler(signal.SIGTSTP)
+        _set(terminal, before)
+
+
+def _set(terminal: int, mode: list[Any]) -> None:
+    with contextlib.suppress(termios.error):  # the terminal is gone
+        termios.tcsetattr(terminal, termios.TCSADRAIN, mode)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,7 +20,7 @@ from holdfast_shim.cli.options import FAILED, OK, json_option, options
 from holdfast_shim.client import error_of
 from holdfast_shim.doctor import Row
 from holdfast_shim.errors import CallError
-from holdfast_shim.places import PlaceError, places
+from holdfast_shim.places import PlaceError, home_of, places
 from holdfast_shim.settings import Settings
 
 if TYPE_CHECKING:
@@ -75,7 +74,8 @@ async def _examine(
     if problem is not None:
         return [*rows, checks.of_error("environment", problem)]
     try:
-        where = places(os.environ, Path.home(), os.geteuid(), socket=chosen.socket)
+        home = home_of(os.environ)
+        where = places(os.environ, home, os.geteuid(), socket=chosen.socket)
     except PlaceError as error:
         return [*rows, Row("places", checks.FAIL, error.message, error.hint)]
     running, found = await checks.standing(where.socket)

@@ -13,12 +13,14 @@ from holdfast.v1 import exec_pb2, exec_pb2_grpc
 from holdfast_shim.cli import outcome, output, terminal
 from holdfast_shim.cli.complete import complete_target
 from holdfast_shim.cli.connect import connect_message, connect_options
-from holdfast_shim.cli.daemon import QUICK_SECONDS, dial
+from holdfast_shim.cli.daemon import QUICK_SECONDS, ask, dial
+from holdfast_shim.cli.durable import begin, take_input
 from holdfast_shim.cli.interact import Interaction, Left, Outcome
 from holdfast_shim.cli.options import (
     PIPE_CLOSED,
     TRANSPORT,
     UNAVAILABLE,
+    Number,
     Options,
     json_option,
     options,
@@ -109,6 +111,11 @@ class SshCommand(click.Command):
     is_flag=True,
     help="Run it as root by sudo, with the password that the configuration names.",
 )
+@click.option(
+    "--durable",
+    is_flag=True,
+    help="Keep it on the host: it outlives this call, the link and the daemon.",
+)
 @click.option("--cwd", default="", help="Working directory on the host.")
 @click.option(
     "--env", multiple=True, metavar="NAME=VALUE", help="Environment variable."
@@ -116,7 +123,7 @@ class SshCommand(click.Command):
 @click.option("--shell", default="", help="Shell to use instead of the login shell.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(0),
+    type=Number(0),
     metavar="SECONDS",
     help="End the command after so long, with exit code 124; 0: never.",
 )
@@ -129,6 +136,7 @@ def command(
     tty: int,
     no_stdin: bool,
     sudo: bool,
+    durable: bool,
     cwd: str,
     env: tuple[str, ...],
     shell: str,
@@ -158,11 +166,16 @@ def command(
         terminal=terminal.size() if with_terminal else None,
         connect=connect_message(**connect),
         sudo=sudo,
+        durable=durable,
     )
     if timeout is not None:
         request.timeout_seconds = timeout
     chosen = options()
+    if durable and not no_stdin:
+        take_input(request)
     try:
+        if durable:
+            return ask(chosen, lambda client: begin(client, request))
         return asyncio.run(_run(chosen, request, None if no_stdin else 0))
     except CallError as error:
         output.fail(plainly(error), as_json=chosen.json)

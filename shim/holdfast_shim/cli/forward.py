@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("forward", "target", "listens", "leads to", "state", "open", "bytes", "age")
 _MOST_PORT = 65535
+_PORT_DIGITS = 5
+_SHOWN_CHARS = 60
 # Parts of PORT:HOST:PORT.
 _SHORT = 3
 
@@ -25,21 +27,35 @@ _SHORT = 3
 @click.command("forward")
 @click.argument("target", shell_complete=complete_target)
 @click.option(
-    "-L", "local", metavar="SPEC", help="Listen here: [ADDRESS:]PORT:HOST:PORT."
+    "-L",
+    "local",
+    multiple=True,
+    metavar="SPEC",
+    help="Listen here: [ADDRESS:]PORT:HOST:PORT.",
 )
 @click.option(
-    "-R", "remote", metavar="SPEC", help="Listen there: [ADDRESS:]PORT:LOCALPORT."
+    "-R",
+    "remote",
+    multiple=True,
+    metavar="SPEC",
+    help="Listen there: [ADDRESS:]PORT:LOCALPORT.",
 )
-@click.option("-D", "dynamic", metavar="SPEC", help="SOCKS proxy here: [ADDRESS:]PORT.")
+@click.option(
+    "-D",
+    "dynamic",
+    multiple=True,
+    metavar="SPEC",
+    help="SOCKS proxy here: [ADDRESS:]PORT.",
+)
 @click.option("--name", default="", help="Name to find it by.")
 @click.option("--durable", is_flag=True, help="Reopen it after a daemon restart.")
 @json_option
 def forward(
     target: str,
     *,
-    local: str | None,
-    remote: str | None,
-    dynamic: str | None,
+    local: tuple[str, ...],
+    remote: tuple[str, ...],
+    dynamic: tuple[str, ...],
     name: str,
     durable: bool,
 ) -> int:
@@ -49,14 +65,15 @@ def forward(
     place of PORT or HOST:PORT a path stands for a Unix socket; port 0 picks one.
     """
     chosen = options()
-    given = [spec for spec in (local, remote, dynamic) if spec is not None]
+    given = [*local, *remote, *dynamic]
     if len(given) != 1:
-        raise click.UsageError("give one of -L, -R and -D")
+        # ssh would open several; here each is found, named and closed by itself
+        raise click.UsageError("give one of -L, -R and -D, and once")
     request = forward_pb2.OpenForwardRequest(target=target, name=name, durable=durable)
-    if local is not None:
-        _local(request, local)
-    elif remote is not None:
-        _remote(request, remote)
+    if local:
+        _local(request, given[0])
+    elif remote:
+        _remote(request, given[0])
     else:
         _dynamic(request, given[0])
 
@@ -92,9 +109,10 @@ def _parts(option: str, spec: str) -> list[str]:
 
 
 def _port(option: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) > _MOST_PORT:
+    digits = text.isascii() and text.isdigit() and len(text) <= _PORT_DIGITS
+    if not digits or int(text) > _MOST_PORT:
         raise click.BadParameter(
-            f"{text!r} is no port, 0 to {_MOST_PORT}", param_hint=option
+            f"{text[:_SHOWN_CHARS]!r} is no port, 0 to {_MOST_PORT}", param_hint=option
         )
     return int(text)
 
@@ -229,7 +247,9 @@ def _close(chosen: Options, ident: str) -> int:
     if chosen.json:
         output.emit(told)
     elif answer.was_running:
-        output.say(f"forward {called(told)} is closed")
+        broken = answer.connections_ended
+        more = f"; {broken} connections were broken off" if broken else ""
+        output.say(f"forward {called(told)} is closed{more}")
     else:
         output.say(f"forward {called(told)} had stopped before")
     return FAILED if answer.running else OK

@@ -53,6 +53,8 @@ def list_hosts(query: str, *, tag: str) -> int:
         output.table(columns, [_row(host) for host in answer["hosts"]])
     else:
         output.note("no hosts")
+    for note in [] if chosen.json else answer["notes"]:
+        output.note(note)
     return OK
 
 
@@ -114,6 +116,14 @@ def disconnect_host(target: str, *, force: bool) -> int:
     if chosen.json:
         output.emit(to_json(answer))
         return OK
-    ended = f"; {answer.jobs_ended} commands ended as lost" if answer.jobs_ended else ""
-    output.say(f"closed{ended}" if answer.closed else "there was no connection")
+    if not answer.closed:
+        output.say("there was no connection")
+        return OK
+    ended = (
+        (answer.jobs_ended, "commands that ended as lost"),
+        (answer.sessions_ended, "sessions"),
+        (answer.forwards_ended, "forwards"),
+    )
+    told = ", ".join(f"{count} {what}" for count, what in ended if count)
+    output.say(f"closed, with {told}" if told else "closed")
     return OK

@@ -211,6 +211,9 @@ class Interaction:
 
         for number in _SIGNALS:
             handle(number, self._signalled, number)
+        # which nobody passes on: as ssh, we go, and set the terminal back
+        quitting = Left(_SIGNALLED + signal.SIGQUIT)
+        handle(signal.SIGQUIT, give_up, self.stop, quitting)
         if self._request.tty:
             handle(signal.SIGWINCH, self._resized)
             handle(signal.SIGCONT, self._continued)

@@ -36,6 +36,7 @@ _SIGNALS = {
     "HUP": common_pb2.SIGNAL_HUP,
 }
 _IN_TURN = "in turn"
+_BEFORE = "had ended before"
 
 
 @click.command("jobs")
@@ -62,7 +63,7 @@ def jobs(target: str, *, running: bool) -> int:
         output.note(f"no {kind} on {target}" if target else f"no {kind}")
         return OK
     output.table(
-        ("job", "target", "state", "started", "time", "client", "command"),
+        ("job", "target", "state", "started", "time", "client", "session", "command"),
         [_row(job) for job in answer["jobs"]],
     )
     if answer.get("truncated"):
@@ -78,6 +79,7 @@ def _row(job: dict[str, Any]) -> list[str]:
         output.ago(job["started"]),
         output.span(job["duration_ms"] / 1000),
         job["client"],
+        job.get("session_id", ""),
         job["command"],
     ]
 
@@ -143,14 +145,14 @@ def _way(
 ) -> Callable[[DaemonClient, exec_pb2.ReadJobRequest], Awaitable[int]]:
     """Return what shows the part of a job that was asked for."""
     if following:
-        return _watched(_lines if as_json else _follow)
+        return watched(_lines if as_json else follow_to_end)
     if as_json:
-        return _whole
+        return show_whole
     part = request.grep or request.HasField("tail_lines")
     return _show if part else _dump
 
 
-def _watched(
+def watched(
     show: Callable[[DaemonClient, exec_pb2.ReadJobRequest], Awaitable[int]],
 ) -> Callable[[DaemonClient, exec_pb2.ReadJobRequest], Awaitable[int]]:
     """Return `show`, which then says that an interrupt ended only the watching."""
@@ -183,16 +185,20 @@ def _stop(job_id: str, name: str) -> int:
     answer = ask(chosen, work)
     told = to_json(answer)
     runs = answer.status == common_pb2.EXEC_STATUS_RUNNING
+    before = answer.note == f"it {_BEFORE}"
+    sure = answer.stopped or before
     if chosen.json:
         output.emit(told)
     else:
-        verb = "still runs" if runs else "has ended"
-        if not (runs or answer.stopped):
-            verb = "had ended before"
-        output.say(f"job {job_id} {verb}: {outcome.state(told)}")
-        if answer.note:
+        verb = "has ended" if answer.stopped else _BEFORE
+        if runs or sure:
+            verb = "still runs" if runs else verb
+            output.say(f"job {job_id} {verb}: {outcome.state(told)}")
+        else:
+            output.say(f"what became of job {job_id} is not known")
+        if answer.note and not before:
             output.note(answer.note)
-    return FAILED if runs else OK
+    return OK if sure and not runs else FAILED
 
 
 async def read(
@@ -233,7 +239,7 @@ async def _print(out: bytes, err: bytes) -> None:
     await race(write(), stop)
 
 
-async def _whole(client: DaemonClient, request: exec_pb2.ReadJobRequest) -> int:
+async def show_whole(client: DaemonClient, request: exec_pb2.ReadJobRequest) -> int:
     """Print one document with all that was asked for, page by page."""
     if request.grep or request.HasField("tail_lines"):
         output.emit(to_json(await read(client, request)))
@@ -281,7 +287,7 @@ async def _dump(client: DaemonClient, request: exec_pb2.ReadJobRequest) -> int:
     return OK
 
 
-async def _follow(client: DaemonClient, request: exec_pb2.ReadJobRequest) -> int:
+async def follow_to_end(client: DaemonClient, request: exec_pb2.ReadJobRequest) -> int:
     """Print output until the job ends; return the job's own exit code."""
     offset = 0
     if request.HasField("tail_lines"):

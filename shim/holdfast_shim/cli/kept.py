@@ -67,6 +67,8 @@ def _row(one: dict[str, Any]) -> list[str]:
         state = f"exit {one['exit_code']}"
     elif one.get("signal"):
         state = f"signal {one['signal']}"
+    elif one.get("why"):
+        state = f"{state}, {str(one['why']).replace('_', ' ')}"
     created = str(one.get("created", ""))
     return [
         str(one["id"]),

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 # As ssh's NumberOfPasswordPrompts, which the daemon keeps to.
 _TRIES = 3
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
+# Ctrl-\ is one of them: nothing that is typed may stay unseen after us.
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _SIGNALLED = 128
 
 
@@ -65,8 +66,6 @@ def login(target: str, *, again: bool, **connect: Any) -> int:
 
     try:
         done = ask(chosen, work)
-    except CallError as error:
-        raise _with_next_step(error, target) from None
     except asyncio.CancelledError:
         return _SIGNALLED + ended[0]
     told = to_json(done.connection)
@@ -86,16 +85,6 @@ def login(target: str, *, again: bool, **connect: Any) -> int:
         rows.append(("waited", f"{done.waited} {calls} of others, which go on now"))
     output.pairs(rows)
     return OK
-
-
-def _with_next_step(error: CallError, target: str) -> CallError:
-    """Tell a person, who is here already, the step after this one."""
-    if error.reason == "HOST_KEY_UNKNOWN" and "hosts trust" not in error.hint:
-        error.hint = (
-            f"`holdfast hosts trust {target}` shows the key and lets you decide"
-            f" whether it is the right one; {error.hint}"
-        )
-    return error
 
 
 class _Conversation:

@@ -19,20 +19,49 @@ if TYPE_CHECKING:
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _KIB = 1024
-# Hints are written for agents too; a person has verbs where an agent has tools.
+# Between the columns of a table.
+_GAP = 2
+# Errors are written for agents too; a person has verbs where an agent has tools.
 _VERBS = {
-    "ssh_exec": "`holdfast exec`",
-    "ssh_job_list": "`holdfast jobs`",
-    "ssh_job_read": "`holdfast job ID`",
-    "ssh_job_stop": "`holdfast job ID --stop`",
-    "ssh_session_open": "`holdfast shell`",
-    "ssh_session_list": "`holdfast sessions`",
-    "ssh_session_close": "`holdfast sessions --close`",
-    "ssh_hosts": "`holdfast hosts list`",
-    "ssh_connect": "`holdfast hosts test`",
-    "ssh_disconnect": "`holdfast hosts disconnect`",
+    "ssh_exec": "holdfast exec",
+    "ssh_job_list": "holdfast jobs",
+    "ssh_job_read": "holdfast job ID",
+    "ssh_job_stop": "holdfast job ID --stop",
+    "ssh_wait": "holdfast job ID --follow",
+    "ssh_session_open": "holdfast shell",
+    "ssh_session_run": "holdfast attach",
+    "ssh_session_write": "holdfast attach",
+    "ssh_session_read": "holdfast attach",
+    "ssh_session_list": "holdfast sessions",
+    "ssh_session_close": "holdfast sessions --close",
+    "ssh_file_read": "holdfast exec HOST cat",
+    "ssh_file_write": "holdfast copy",
+    "ssh_file_edit": "holdfast copy",
+    "ssh_dir_list": "holdfast exec HOST ls",
+    "ssh_search": "holdfast exec HOST grep",
+    "ssh_find": "holdfast exec HOST find",
+    "ssh_copy": "holdfast copy",
+    "ssh_sync": "holdfast sync",
+    "ssh_forward_open": "holdfast forward",
+    "ssh_forward_list": "holdfast forwards",
+    "ssh_forward_close": "holdfast forwards --close",
+    "ssh_hosts": "holdfast hosts list",
+    "ssh_connect": "holdfast hosts test",
+    "ssh_disconnect": "holdfast hosts disconnect",
 }
-_TOOL = re.compile("`?(" + "|".join(_VERBS) + r")\b`?")
+_TOOL = re.compile(
+    "`?(" + "|".join(_VERBS) + r")\b`?"
+    r"(?: job_id=(?P<job>\w+))?(?: wait_seconds=\d+| with view `screen`)?"
+)
+_TWICE = re.compile(r"(`[^`]+`) and \1")
+# The arguments of tools that are options of verbs, and where settings stand.
+_OPTIONS = {
+    "in the MCP client's configuration and restart it": "in your environment",
+    "Set recursive": "Give --recursive",
+    "Set overwrite": "Give --overwrite",
+    "Leave new out": "Leave --new out",
+    "another session_name": "another --name",
+}
 
 
 def plain(text: str, *, lines: bool = False) -> str:
@@ -71,9 +100,10 @@ def ago(timestamp: str, now: datetime | None = None) -> str:
     """Return how long ago an RFC 3339 time was, in its largest unit."""
     try:
         then = datetime.fromisoformat(timestamp)
-    except ValueError:
+        passed = (now or datetime.now(UTC)) - then
+    except (ValueError, TypeError):  # TypeError: it names no zone
         return plain(timestamp)
-    seconds = int(((now or datetime.now(UTC)) - then).total_seconds())
+    seconds = int(passed.total_seconds())
     for size, name in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "m")):
         if seconds >= size:
             return f"{seconds // size} {name} ago"
@@ -108,7 +138,16 @@ def emit(document: Mapping[str, Any], *, line: bool = False) -> None:
         ensure_ascii=encoding.lower().replace("-", "") != "utf8",
         indent=2 if interactive() and not line else None,
     )
+    if interactive():
+        # JSON leaves DEL, C1 controls and reversed writing as they are.
+        text = "".join(c if c.isprintable() or c == "\n" else _told(c) for c in text)
     print(text, flush=line)
+
+
+def _told(character: str) -> str:
+    """Return a character as JSON can say it too."""
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def say(text: str) -> None:
@@ -121,25 +160,35 @@ def note(text: str) -> None:
     print(f"holdfast: {plain(text, lines=True)}", file=sys.stderr)
 
 
-def for_people(hint: str) -> str:
-    """Return a hint with our verbs in place of an agent's tools."""
-    return _TOOL.sub(lambda found: _VERBS[found[1]], hint)
+def for_people(text: str) -> str:
+    """Return an error's words with our verbs in place of an agent's tools."""
+    for asked, option in _OPTIONS.items():
+        text = text.replace(asked, option)
+    return _TWICE.sub(r"\1", _TOOL.sub(_verb, text))
+
+
+def _verb(found: re.Match[str]) -> str:
+    verb, job = _VERBS[found[1]], found["job"]
+    if job:
+        # No other tool that is named takes the id of a job.
+        verb = verb.replace("ID", job)
+    return f"`{verb}`"
 
 
 def fail(error: CallError, *, as_json: bool) -> None:
     """Tell what failed: to programs on stdout, to people on stderr."""
-    hint = for_people(error.hint)
+    hint, message = for_people(error.hint), for_people(error.message)
     if as_json:
         told = {
             "reason": error.reason,
-            "message": error.message,
+            "message": message,
             "hint": hint,
             "ran": error.ran,
         }
         told |= {k: v for k, v in error.metadata.items() if k not in told}
         emit({"ok": False, "error": told})
         return
-    note(error.message)
+    note(message)
     if hint:
         print(f"  hint: {plain(hint, lines=True)}", file=sys.stderr)
 
@@ -171,16 +220,23 @@ def table(
 def _rich_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], title: str
 ) -> None:
-    from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
+    from rich.cells import cell_len  # noqa: PLC0415 - only a terminal needs it
+    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    console = Console(highlight=False)
+    # An id or an exit code that is cut is of no use: only the last column is. What has
+    # no room beside its name is left to the terminal to wrap.
+    widths = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
+    least = sum(width + _GAP for width in widths[:-1])
+    room = max(console.width - least, cell_len(columns[-1]))
+    widths[-1] = min(widths[-1], room)
+    console.width = least + room
     grid = Table(box=None, pad_edge=False, title=Text(title) if title else None)
     grid.title_justify = "left"
-    last = len(columns) - 1
-    for index, name in enumerate(columns):
-        grid.add_column(name, no_wrap=True, overflow="ellipsis")
-        grid.columns[index].min_width = None if index == last else len(name)
+    for name, width in zip(columns, widths, strict=True):
+        grid.add_column(name, no_wrap=True, overflow="ellipsis", width=width)
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False).print(grid)
+    console.print(grid)

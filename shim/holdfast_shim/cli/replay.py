@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,6 +16,7 @@ from holdfast.v1 import session_pb2, session_pb2_grpc
 from holdfast_shim.cli import cast, output, terminal
 from holdfast_shim.cli.complete import complete_recording
 from holdfast_shim.cli.daemon import QUICK_SECONDS, ask
+from holdfast_shim.cli.ends import absolute
 from holdfast_shim.cli.interact import Left
 from holdfast_shim.cli.modes import Modes
 from holdfast_shim.cli.options import (
@@ -22,11 +24,13 @@ from holdfast_shim.cli.options import (
     INTERRUPTED,
     OK,
     PIPE_CLOSED,
+    Number,
     Options,
     json_option,
     options,
 )
 from holdfast_shim.cli.streams import Live, Reader, give_up, race
+from holdfast_shim.cli.veil import Veil
 from holdfast_shim.errors import CallError, invalid
 
 if TYPE_CHECKING:
@@ -40,13 +44,18 @@ _FASTEST = 1000.0
 _LEAVING = frozenset(b"\x03\x04q")
 _PAUSING = ord(" ")
 _STEP_SECONDS = 0.001
+# What may begin a line of ours is shown when nothing follows for so long.
+_RESTING_SECONDS = 0.5
+# A session that was just opened has its recording by then.
+_BEHIND_SECONDS = 3.0
+_LOOK_SECONDS = 0.05
 
 
 @click.command("replay")
 @click.argument("session", metavar="S", shell_complete=complete_recording)
 @click.option(
     "--speed",
-    type=click.FloatRange(0.01, _FASTEST),
+    type=Number(0.01, _FASTEST),
     default=1.0,
     show_default=True,
     metavar="N",
@@ -54,7 +63,7 @@ _STEP_SECONDS = 0.001
 )
 @click.option(
     "--idle",
-    type=click.FloatRange(0),
+    type=Number(0),
     metavar="SECONDS",
     help="Make longer pauses so short.",
 )
@@ -68,9 +77,9 @@ def replay(session: str, *, speed: float, idle: float | None, raw: bool) -> int:
     """
     chosen = options()
     files = _files(chosen, session)
-    if chosen.json:
-        return _describe(session, files)
     try:
+        if chosen.json:
+            return _describe(session, files)
         if raw:
             return asyncio.run(_export(files))
         return asyncio.run(_play(files, speed, idle))
@@ -87,9 +96,10 @@ def replay(session: str, *, speed: float, idle: float | None, raw: bool) -> int:
 def _files(chosen: Options, session: str) -> list[Path]:
     """Return the parts of a recording, the oldest first."""
     if session.endswith(_SUFFIX) or "/" in session:
-        path = Path(session).expanduser()
+        path = absolute(session)
         if not path.is_file():
-            raise invalid("session", f"there is no file {session}")
+            what = f"{session} is a directory" if path.is_dir() else ""
+            raise invalid("session", what or f"there is no file {session}")
         return [path]
 
     async def work(client: DaemonClient) -> session_pb2.ListSessionsResponse:
@@ -103,7 +113,8 @@ def _files(chosen: Options, session: str) -> list[Path]:
     found = [
         one
         for one in ask(chosen, work).sessions
-        if session in (one.session_id, one.session_name)
+        # one without a name has an empty one
+        if session and session in (one.session_id, one.session_name)
     ]
     if not found:
         raise CallError(
@@ -115,6 +126,11 @@ def _files(chosen: Options, session: str) -> list[Path]:
     # Of several that had the name, the one that runs, else the newest.
     one = max(found, key=lambda one: (one.running, -one.uptime_seconds))
     parts = recordings(Path(one.transcript_path))
+    end = time.monotonic() + _BEHIND_SECONDS
+    while not parts and one.running and time.monotonic() < end:
+        # what a session shows is written a moment later
+        time.sleep(_LOOK_SECONDS)
+        parts = recordings(Path(one.transcript_path))
     if not parts:
         raise CallError(
             "SESSION_NOT_FOUND",
@@ -192,7 +208,7 @@ async def _play(files: Sequence[Path], speed: float, idle: float | None) -> int:
         at_terminal = os.isatty(0) and os.isatty(1)
         mode = stack.enter_context(terminal.raw_mode(0, wanted=at_terminal))
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        for number in terminal.ENDING:
             code = INTERRUPTED if number == signal.SIGINT else _SIGNALLED + number
             loop.add_signal_handler(number, give_up, player.stop, Left(code))
             stack.callback(loop.remove_signal_handler, number)
@@ -237,6 +253,9 @@ class Player:
         self._going = asyncio.Event()
         self._going.set()
         self._modes = Modes()
+        # what holdfast itself typed, as those at a terminal do not see it either
+        self._veil = Veil(lambda: 0.0)
+        self._veil.began()
         self.stop: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
         self._sink = Live(lambda error: give_up(self.stop, error))
         self.troubled = ""
@@ -250,16 +269,22 @@ class Player:
                     await self._show(event)
             except cast.CastError as error:
                 self.troubled = f"{path.name}: {error}"
-                return
+                break
+        await self._put(self._veil.rest())
 
     async def _show(self, event: cast.Event) -> None:
         pause = event.pause if self._idle is None else min(event.pause, self._idle)
         pause /= self._speed
+        if event.pause > _RESTING_SECONDS:
+            await self._put(self._veil.rest())
         if pause > _STEP_SECONDS:
             await asyncio.sleep(pause)
         await self._going.wait()
         if event.code == "o":
-            data = event.data.encode(errors="replace")
+            await self._put(self._veil.feed(event.data.encode(errors="replace")))
+
+    async def _put(self, data: bytes) -> None:
+        if data:
             self._modes.feed(data)
             await self._sink.put(data, error=False)
 

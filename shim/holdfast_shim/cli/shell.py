@@ -14,7 +14,7 @@ from holdfast_shim.cli.complete import complete_target
 from holdfast_shim.cli.connect import connect_message, connect_options
 from holdfast_shim.cli.daemon import ask
 from holdfast_shim.cli.exec import SshCommand, variables
-from holdfast_shim.cli.options import OK, Options, json_option, options
+from holdfast_shim.cli.options import OK, Number, Options, json_option, options
 from holdfast_shim.translate import to_json
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ _OBSERVERS = {
 @click.option("--shell", default="", help="Shell to use instead of the login shell.")
 @click.option(
     "--idle-timeout",
-    type=click.FloatRange(0),
+    type=Number(0),
     metavar="SECONDS",
     help="Close it after so long without use; 0: never.",
 )

@@ -56,6 +56,8 @@ def status(target: str, *, limits: bool) -> int:
     With TARGET how that host stands: its connections, and what became of them lately.
     """
     chosen = options()
+    if target and limits:
+        raise click.UsageError("--limits goes without a target: they hold for all")
     request = admin_pb2.StatusRequest(limits=limits, target=target)
 
     async def work(client: DaemonClient) -> admin_pb2.StatusResponse:

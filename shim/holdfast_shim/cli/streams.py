@@ -47,6 +47,7 @@ class Reader:
         self._pieces: asyncio.Queue[bytes] = asyncio.Queue()
         self._room = threading.Semaphore(READ_AHEAD)
         self._closed = threading.Event()
+        self._ending = threading.Event()
         self._wake, self._waker = socket.socketpair()
         threading.Thread(target=self._work, name="stdin", daemon=True).start()
 
@@ -56,9 +57,17 @@ class Reader:
         self._room.release()
         return piece
 
+    def end(self) -> None:
+        """Have what is there already be the last of it."""
+        self._ending.set()
+        self._stir()
+
     def close(self) -> None:
         """Read no more."""
         self._closed.set()
+        self._stir()
+
+    def _stir(self) -> None:
         self._room.release()
         with contextlib.suppress(OSError):  # the thread has ended already
             self._waker.send(b"x")
@@ -79,7 +88,9 @@ class Reader:
         while not self._closed.is_set():
             try:
                 ready, _, _ = select.select([self._descriptor, wake], [], [])
-                if wake in ready:
+                if wake in ready and self._descriptor not in ready:
+                    break
+                if self._closed.is_set():
                     break
                 return os.read(self._descriptor, PIECE_BYTES)
             except BlockingIOError:

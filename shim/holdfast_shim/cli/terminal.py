@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import termios
 import tty
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from holdfast.v1 import exec_pb2
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+# What would end us with the terminal left as we set it.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _CR, _LF, _TILDE, _DOT = b"\r\n~."
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from holdfast.v1 import exec_pb2, session_pb2
-from holdfast_shim.cli import outcome, output
+from holdfast_shim.cli import outcome, output, veil
 from holdfast_shim.cli.modes import Modes
 from holdfast_shim.translate import to_json
 
@@ -53,6 +54,7 @@ class Person:
         self._watch = watch
         self._raw = raw
         self._modes = Modes()
+        self._veil = veil.Veil(time.monotonic)
         self._fresh = True
         self._notices: list[str] = []
         self._texts: dict[int, codecs.IncrementalDecoder] = {}
@@ -84,11 +86,11 @@ class Person:
         """Show one frame."""
         kind = frame.WhichOneof("frame")
         if kind == "attached":
-            await self._draw(frame.attached.screen)
+            await self._draw(veil.drawn(frame.attached.screen))
         elif kind == "output":
             if frame.output.skipped:
                 await self._notice(f"{frame.output.skipped} bytes are missing here")
-            await self._draw(frame.output.data)
+            await self._draw(self._veil.feed(frame.output.data))
         elif kind == "run_output":
             await self._run_output(frame.run_output)
         elif kind in _TOLD or kind == "keyboard":
@@ -100,6 +102,7 @@ class Person:
             return self._keyboard(frame.keyboard)
         if kind == "run_began":
             self._running += 1
+            self._veil.began()
             began = frame.run_began
             command = began.command.strip()
             if len(command) > _LINE_CHARS:
@@ -107,6 +110,7 @@ class Person:
             return [f"{began.client} runs: {command}"]
         if kind == "run_ended":
             self._running -= 1
+            self._veil.ended()
             self._texts.clear()
             state = outcome.state(to_json(frame.run_ended))
             note = f" ({frame.run_ended.note})" if frame.run_ended.note else ""
@@ -129,6 +133,7 @@ class Person:
 
     async def finish(self) -> None:
         """Show all that came, and leave the terminal as it was."""
+        await self._draw(self._veil.rest())
         if self._raw:
             undone = self._modes.undo()
             await self._sink.put(undone + self._newline(), error=False)
