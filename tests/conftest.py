@@ -5,17 +5,118 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from fakes.forked import Forking
 from fakes.sshd import Sshd, sshd_binary
 from fakes.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+
+
+HERE = Path(__file__).parent
+# Their tests take the longest, and wait for most of it: begun early, and one after the
+# other between files that have work to do, so that there is always some of both.
+LONGEST = (
+    "fault/test_host_restarted.py",
+    "contract/test_held_runs.py",
+    "fault/test_sync_restarts.py",
+    "fault/test_frozen_peer.py",
+    "fault/test_run_adopted.py",
+    "fault/test_link_faults.py",
+    "fault/test_copy_faults.py",
+    "contract/test_kept_runs.py",
+    "fault/test_session_failpoints.py",
+    "contract/test_session_lifetimes.py",
+    "fault/test_storms.py",
+    "contract/test_kept_start.py",
+    "fault/test_durable.py",
+    "contract/test_wait.py",
+    "contract/test_session_tools.py",
+    "contract/test_sudo.py",
+    "fault/test_copy_restarts.py",
+    "fault/test_session_model.py",
+    "fault/test_let_go.py",
+    "fault/test_copy_watched.py",
+    "contract/test_people_sessions.py",
+    "fault/test_sync_faults.py",
+    "fault/test_exec_stop.py",
+    "fault/test_stopped_early.py",
+    "contract/test_foreign_hosts.py",
+    "service/test_demo.py",
+    "service/test_service_install.py",
+    "service/test_daemon_start.py",
+    "service/test_user_systemd.py",
+    "soak/test_cycles.py",
+)
+# There programs are started as such, and are no forks of what is imported already.
+STARTED = {"service", "soak", "test_shim_life.py"}
+# What these show is done by a daemon that is there already.
+FORKED = {
+    "test_daemon_config.py",
+    "test_daemon_log.py",
+    "test_daemon_socket.py",
+    "test_daemon_stop.py",
+    "test_doctor_daemon.py",
+    "test_reload_answer.py",
+    "test_shared_socket.py",
+    "test_status_of_it_all.py",
+    "test_stop_orphans.py",
+    "test_stop_sessions.py",
+}
+BETWEEN = 3
+# What is quick and small comes last: so the end is the same for all who share the work.
+LAST = "unit"
+LARGE = {"unit/daemon/test_screen.py", "unit/daemon/test_audit_chain.py"}
+
+
+def pytest_sessionstart() -> None:
+    """Look for no garbage while tests are collected: hardly anything is any.
+
+    What programs do about signals must not depend on how the tests were started.
+    """
+    gc.disable()
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            usual = signal.default_int_handler
+            signal.signal(number, usual if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def pytest_collection_finish() -> None:
+    """Look for it from here on, but never again among what was collected."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep the tests of a file together: they share a host, a daemon, a client."""
+    if item.get_closest_marker("xdist_group") is None:
+        item.add_marker(pytest.mark.xdist_group(_place(item)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order files by how long they take, as far as that matters."""
+    usual = [one for one in dict.fromkeys(map(_place, items)) if one not in LONGEST]
+    usual.sort(key=lambda one: one.startswith(LAST) and one not in LARGE)
+    order = {one: float(number) for number, one in enumerate(usual)}
+    order |= {one: BETWEEN * number - 0.5 for number, one in enumerate(LONGEST)}
+    items.sort(key=lambda item: order[_place(item)])
+
+
+def _place(item: pytest.Item) -> str:
+    return _below(item.path)
+
+
+@cache
+def _below(path: Path) -> str:
+    return path.relative_to(HERE).as_posix()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -43,6 +144,15 @@ def _no_client_agent() -> Iterator[None]:
             patch.delenv(name)
     yield
     patch.undo()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_started(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fork nothing where the program itself, or what it needs, is shown."""
+    with pytest.MonkeyPatch.context() as patch:
+        if STARTED & set(request.path.parts) and request.path.name not in FORKED:
+            patch.setattr(Forking, "allowed", False)
+        yield
 
 
 @pytest.fixture

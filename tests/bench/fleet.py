@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import getpass
 import json
+import selectors
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from grpc import aio
 
@@ -21,8 +22,10 @@ from fakes.world import World
 from holdfast.v1 import admin_pb2, admin_pb2_grpc, host_pb2, host_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Sequence
+    from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
     from pathlib import Path
+
+T = TypeVar("T")
 
 MANY = 100
 HELD = 1000
@@ -189,6 +192,20 @@ async def _hold(world: World, names: Sequence[str]) -> list[float]:
         return waits
 
 
+def timely(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` on a loop that is exact to less than a millisecond; `far` needs that.
+
+    epoll's waits are rounded up to whole ones, and begin anew with all that comes: what
+    others follow on their way would come up to one late, each way.
+    """
+
+    def loop() -> asyncio.AbstractEventLoop:
+        return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        return runner.run(work)
+
+
 async def _pump(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float
 ) -> None:
@@ -202,7 +219,10 @@ async def _pump(
 
 @contextlib.asynccontextmanager
 async def far(port: int, delay: float) -> AsyncGenerator[int]:
-    """Serve a port that leads to `port` and delays each way by `delay` seconds."""
+    """Serve a port that leads to `port` and delays each way by `delay` seconds.
+
+    Never by less; to be exact it wants a loop of `timely`.
+    """
     pumps: set[asyncio.Task[None]] = set()
 
     async def met(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -16,12 +16,23 @@ import tempfile
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from grpc import aio
 
+from bench.client import HELLO, Shim
+from bench.distant import distant_figures
 from bench.figures import MIB, Figure, machine, median, ms, percentile, resident, table
-from bench.fleet import cold_figures, far_figure, held_figures
+from bench.fleet import cold_figures, far_figure, held_figures, timely
+from bench.forward import forward_figures
+from bench.session import (
+    far_session_figure,
+    found_again_figure,
+    many_session_figures,
+)
+from bench.sync import sync_figures
+from bench.transfer import transfer_figures
+from fakes.forked import Forking
 from fakes.mcp_wire import Wire
 from fakes.sshd import Sshd
 from fakes.world import World, program
@@ -35,11 +46,6 @@ STARTS = 41
 CALLS = 300
 BURST = 4000
 FLOOD = 1024 * MIB
-_HELLO = (
-    b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":'
-    b'"2025-06-18","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}\n'
-    b'{"jsonrpc":"2.0","id":2,"method":"tools/list"}\n'
-)
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -60,7 +66,7 @@ def start_shim(world: World) -> tuple[float, int]:
     ) as shim:
         assert shim.stdin is not None
         assert shim.stdout is not None
-        shim.stdin.write(_HELLO)
+        shim.stdin.write(HELLO)
         shim.stdin.flush()
         shim.stdout.readline()
         assert json.loads(shim.stdout.readline())["id"] == 2
@@ -99,52 +105,6 @@ def shim_figures(world: World) -> list[Figure]:
             "MiB",
         ),
     ]
-
-
-class Shim:
-    """The lightest client there is: pipes and lines, as blocking as `ssh` is."""
-
-    def __init__(self, world: World) -> None:
-        """Start the shim and shake hands."""
-        self._process = subprocess.Popen(
-            [program("holdfast-mcp")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=world.environment,
-        )
-        self._pipe = (self._process.stdin, self._process.stdout)
-        self._send(_HELLO, 2)
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
-    def run(self, command: str) -> None:
-        """Run `command` on the host and take the answer."""
-        arguments = {"target": "box", "command": command}
-        params = {"name": "ssh_exec", "arguments": arguments}
-        message = {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": params}
-        result = self._send(json.dumps(message).encode() + b"\n", 3)["result"]
-        assert not result.get("isError"), result
-
-    def _send(self, data: bytes, ident: int) -> dict[str, Any]:
-        stdin, stdout = self._pipe
-        assert stdin is not None
-        assert stdout is not None
-        stdin.write(data)
-        stdin.flush()
-        while True:
-            message = json.loads(stdout.readline())
-            if message.get("id") == ident:
-                return dict(message)
-
-    def close(self) -> None:
-        """End it."""
-        for pipe in self._pipe:
-            assert pipe is not None
-            pipe.close()
-        self._process.wait(5)
 
 
 def exec_figures(world: World, sshd: Sshd, master: Path) -> list[Figure]:
@@ -287,6 +247,8 @@ def control_master(stack: ExitStack, sshd: Sshd, socket: Path) -> None:
 
 def main() -> int:
     """Measure everything and print the table; 1 when a bar is missed."""
+    Forking.allowed = False  # what is measured is the program as it is started
+    Sshd.exchange = ""  # and the server as it comes
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hfb-")))
         for name in ("sshd", "home"):
@@ -301,9 +263,16 @@ def main() -> int:
         figures += asyncio.run(flood_figures(world))
         figures.append(asyncio.run(burst_figure(world)))
         figures.append(asyncio.run(stalled_figure(world)))
-        figures.append(asyncio.run(far_figure(root)))
+        figures.append(timely(far_figure(root)))
         figures += cold_figures(root)
         figures += held_figures(root)
+        figures.append(timely(far_session_figure(root)))
+        figures.append(found_again_figure(root))
+        figures += many_session_figures(root)
+        figures += forward_figures(root / "forward")
+        figures += sync_figures(root)
+        figures += transfer_figures(root / "transfer")
+        figures += distant_figures(root / "distant")
     text = table(figures)
     today = dt.datetime.now(dt.UTC).date()
     sys.stdout.write(f"{text}\n{today}, {machine()}\n")

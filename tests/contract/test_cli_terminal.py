@@ -141,6 +141,21 @@ async def test_the_terminal_is_restored_after_a_lost_call_and_a_term_signal(
     assert screen.mode() == before
 
 
+async def test_the_terminal_is_restored_after_a_quit_signal(
+    daemon: LocalDaemon, screen: Screen
+) -> None:
+    """EX-10: as ssh does; the command, which can't be told, is hung up on."""
+    before = screen.mode()
+    await screen.run(daemon, "exec", "-t", "web1", "--", "echo ready; sleep 100")
+    await screen.until(rb"ready")
+    assert screen.mode() != before
+    assert screen.process is not None
+    screen.process.send_signal(signal.SIGQUIT)
+    assert await screen.ended() == 128 + signal.SIGQUIT
+    assert screen.mode() == before
+    await daemon.jobs["j1"].ended()
+
+
 async def test_tilde_dot_leaves_a_terminal_that_hangs(
     daemon: LocalDaemon, screen: Screen
 ) -> None:

@@ -21,7 +21,7 @@ from fakes.world import program
 from holdfast.v1 import admin_pb2, exec_pb2
 from holdfast_shim.cli import app
 from holdfast_shim.cli.audit import line as audit_line
-from holdfast_shim.cli.config_snippets import CLIENTS
+from holdfast_shim.cli.mcp_clients import CLIENTS
 from holdfast_shim.cli.status import client_rows as status_rows
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ async def test_jobs_are_listed_newest_first(daemon: LocalDaemon) -> None:
     told = await daemon.cli("jobs")
     lines = told.out.decode().splitlines()
     assert lines[0].split() == [
-        "JOB", "TARGET", "STATE", "STARTED", "TIME", "CLIENT", "COMMAND",
+        "JOB", "TARGET", "STATE", "STARTED", "TIME", "CLIENT", "SESSION", "COMMAND",
     ]  # fmt: skip
     assert lines[1].startswith("j2") and "running" in lines[1]  # noqa: PT018
     assert "exit 3" in lines[2] and " ago " in lines[2]  # noqa: PT018

@@ -17,7 +17,7 @@ import pytest_asyncio
 from fakes.asyncssh_server import LOOPBACK, Odd
 from fakes.sshd import Agent, Sshd, fingerprint, keygen
 from fakes.tools import Tools, served, tools
-from fakes.watch import soon
+from fakes.watch import PATIENCE, moment, soon
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -132,6 +132,41 @@ async def test_a_connection_in_use_is_closed_only_by_force(
     assert (lost["status"], lost["ok"], lost["stdout"]) == ("lost", False, "up\n")
     assert "exit_code" not in lost
     assert await connected(fresh) is False
+
+
+@pytest.mark.parametrize("place", ["durable", "session"])
+async def test_what_the_host_keeps_is_not_waited_for(
+    fresh: Tools, shared: World, place: str
+) -> None:
+    """NF-02: a forced end took as long as what is kept ran, and was told as its end."""
+    session = ""
+    if place == "durable":
+        job = await fresh.start("echo up; exec sleep 300", durable=True)
+    else:
+        opened = await fresh.told("ssh_session_open", target="box", durability="remote")
+        session = opened["session_id"]
+        told = await fresh.told(
+            "ssh_session_run",
+            session=session,
+            command="echo up; sleep 300",
+            wait_seconds=0,
+        )
+        job = told["job_id"]
+    await fresh.until(job, "up")
+    error = await fresh.refused("ssh_disconnect", target="box")
+    assert "kept on the host go on there" in error["hint"]
+    async with asyncio.timeout(15):
+        ended = await fresh.told("ssh_disconnect", target="box", force=True)
+    assert (ended["closed"], ended["jobs_ended"]) == (True, 0)
+    assert (await fresh.read(job, offset=0))["status"] == "running"
+    if place == "durable":
+        # Once it is followed again.
+        async with asyncio.timeout(PATIENCE):
+            while not (await fresh.stop(job))["stopped"]:
+                await moment()
+    else:
+        await fresh.told("ssh_session_close", session=session, force=True)
+    assert (await fresh.ended(job))["status"] != "running"
 
 
 async def test_a_closed_connection_is_closed_at_the_host_too(

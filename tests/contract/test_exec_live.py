@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from fakes.sshd import Sshd
 from fakes.tools import QUICK, Tools, served, tools
-from fakes.watch import alive, connected, soon
+from fakes.watch import alive, connected, moment, soon
 from fakes.world import World, program
 from holdfast.v1 import common_pb2, exec_pb2, exec_pb2_grpc
 from holdfast_shim.client import error_of
@@ -167,6 +167,7 @@ async def _job_of(ssh: Tools, command: str) -> str:
         for row in rows:
             if row["command"] == command:
                 return str(row["job_id"])
+        await moment()
 
 
 class Conversation:

@@ -266,6 +266,21 @@ async def test_start_up_files_that_do_something_run_once(
         assert run["stdout"] == judged(sshd, "declare -F")[1] + run["stdout"][-2:]
 
 
+@reads_bashrc
+@pytest.mark.parametrize("name", ["environment", "variables", "files"])
+async def test_the_shell_that_was_asked_what_it_is_runs_the_first_command(
+    tmp_path: Path, name: str
+) -> None:
+    """Issue 3 point 5: a connection's first command costs no channel of its own."""
+    home = {"SetEnv": f"HOME={tmp_path}"}
+    with Sshd(tmp_path / "sshd", options=home) as sshd, served(sshd) as world:
+        async with tools(world) as ssh:
+            result = await ssh.run(SAME[name])
+            assert sshd.log.count("Starting session: ") == 1, sshd.log.text
+            told = (result["exit_code"], result["stdout"], result["stderr"])
+            assert told == judged(sshd, SAME[name])
+
+
 async def test_a_forced_command_is_run_and_nothing_waits(tmp_path: Path) -> None:
     """Issue 3 point 5: recognised, and no error is shown."""
     forced = 'printf "forced: %s\\n" "$SSH_ORIGINAL_COMMAND"'

@@ -189,3 +189,46 @@ async def test_sudo_that_is_not_to_be_had(desk: Desk, place: Path) -> None:
     error = await desk.refused("ssh_file_write", path=str(path), content="x", sudo=True)
     assert (error["reason"], error["ran"]) == ("SUDO_REFUSED", "no")
     assert not path.exists()
+
+
+# What the owner of a directory may do while root makes a file in it.
+_SWAP = """#!/bin/sh
+for draft in "{place}"/.holdfast.*;do
+mv "$draft" "{place}/moved"&&ln -s "{victim}" "$draft";done
+exec /bin/cp "$@"
+"""
+
+
+async def test_root_follows_no_link_put_in_its_way(
+    desk: Desk, who: Account, place: Path, tmp_path: Path
+) -> None:
+    """FI-14: who owns a directory can't turn root's writing in it to another file.
+
+    What was written, and its owner, went to the file that a link led to.
+    """
+    victim = tmp_path / "victim"
+    victim.write_text("root's")
+    victim.chmod(0o600)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    program = programs / "cp"
+    program.write_text(_SWAP.format(place=place, victim=victim))
+    program.chmod(0o755)
+    path = place / "settings"
+    path.write_text("old")
+    os.chown(path, *ids(who))
+    who.sudoers(
+        "USER ALL=(ALL) ALL",
+        f'Defaults:USER secure_path="{programs}:/usr/bin:/bin"',
+    )
+    try:
+        rooted = Desk(desk.ssh, place, "rooted")
+        await rooted.write(path, "new", mode="overwrite", sudo=True)
+    finally:
+        who.sudoers("USER ALL=(ALL) ALL")
+    about = victim.stat()
+    assert (about.st_uid, stat.S_IMODE(about.st_mode)) == (0, 0o600)
+    assert victim.read_text() == "root's"
+    assert not path.is_symlink()
+    assert path.read_text() == "new"
+    assert (path.stat().st_uid, path.stat().st_gid) == ids(who)

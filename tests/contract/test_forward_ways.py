@@ -118,6 +118,33 @@ async def test_a_local_forward_carries_bytes_and_counts_them(ssh: Tools) -> None
     assert told["forward_id"] not in [f["forward_id"] for f in listed["forwards"]]
 
 
+async def test_an_end_is_told(ssh: Tools) -> None:
+    """FW-05: what a close broke off, who asked for it, and that it ran or did not."""
+    with serve(echo) as port:
+        told = await opened(ssh, "local", local_port=0, remote_port=port, name="ends")
+        assert "termination_reason" not in told
+        with dial(told["listen"]) as one, dial(told["listen"]) as two:
+            for each in (one, two):
+                each.sendall(b"x")
+                assert await asyncio.to_thread(each.recv, 1) == b"x"
+            ended = await close(ssh, "ends")
+            for each in (one, two):
+                with pytest.raises(ConnectionResetError):
+                    await asyncio.to_thread(each.recv, 1)
+    assert (ended["was_running"], ended["running"]) == (True, False)
+    assert (ended["forced_kill"], ended["connections_ended"]) == (True, 2)
+    assert ended["termination_signal"] == ""
+    assert ended["termination_reason"].startswith("it was closed by wire")
+    again = await close(ssh, told["forward_id"])
+    assert (again["was_running"], again["forced_kill"]) == (False, False)
+    assert again["connections_ended"] == 0
+    assert again["termination_reason"] == ended["termination_reason"]
+    listed = await row(ssh, told["forward_id"])
+    assert listed["termination_reason"] == ended["termination_reason"]
+    quiet = await opened(ssh, "dynamic")
+    assert (await close(ssh, quiet["forward_id"]))["forced_kill"] is False
+
+
 async def test_a_remote_forward_listens_on_the_host(ssh: Tools) -> None:
     """FW-02: remote_port listens on the host, local_port is ours."""
     with serve(echo) as port:

@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from fakes.asyncssh_server import mute, raw_server
 from fakes.tools import Tools, served, text, tools
+from fakes.watch import moment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -281,6 +282,7 @@ async def test_a_job_that_is_still_connecting_can_be_stopped(ssh: Tools) -> None
             job = next(
                 (row["job_id"] for row in rows if str(port) in row["target"]), ""
             )
+            await moment()
         assert (await ssh.stop(job))["status"] == "cancelled"
         notes = [note for note in ssh.wire.notes if note.get("id") == ident]
         answer = notes[0] if notes else await ssh.wire.reply(ident)

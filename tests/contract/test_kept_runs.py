@@ -6,16 +6,17 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from fakes.kept import Kept, kept_on
+from fakes.kept import Kept, kept_on, spare_fish
 from fakes.links import Collector
-from fakes.watch import soon
+from fakes.watch import moment, soon
 from holdfast_daemon.errors import StateError
-from holdfast_daemon.kept import wrapper
+from holdfast_daemon.kept import run_line, wrapper
 from holdfast_daemon.kept.runs import Program, Runs, new_nonce
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ async def session(
     if shell == "ash":
         (home / "ash").symlink_to(program)
         program = str(home / "ash")
+    spare_fish(home)
     for name, text in (files or {}).items():
         (home / name).write_text(text)
     async with kept_on(home, kept_bytes=kept_bytes) as kept:
@@ -352,7 +354,10 @@ async def test_a_number_is_told_once(tmp_path: Path) -> None:
         assert await one.out("echo on") == b"on\n"
         # not even by whoever repeats what was typed
         keys, _ = await one.kept.attach("sone", new_nonce())
-        await keys.write(f" . '{one.kept.room}/sone/r'/c\n".encode())
+        read = tmp_path / "read"
+        await keys.write(f" . '{one.kept.room}/sone/r'/c; : >{read}\n".encode())
+        # or it would repeat what comes next, which has not been told by then
+        await soon(read.exists, "the shell has read it")
         assert await one.out("echo on") == b"on\n"
         keys.close()
         assert count.read_text() == "x\n"
@@ -443,7 +448,8 @@ async def test_a_durable_command(tmp_path: Path) -> None:
             stdin=b"input\n",
             meta="command=x",
         )
-        line = await runs.launch("jone", nonce, program, sink)
+        await runs.begin("jone", nonce, program)
+        line = await runs.follow("jone", 1, nonce, (0, 0), sink)
         await sink.wait_for(b"/usr")
         kept.sshd.drop_connections()
         end = await line.ended()
@@ -453,7 +459,10 @@ async def test_a_durable_command(tmp_path: Path) -> None:
             end = await line.ended()
         assert (end.exit_code, end.shell_ended) == (5, True)
         assert (sink.out, sink.err) == (b"input\nit's /usr\nlate\n", b"e\n")
-        standing = await kept.keeper.look("jone")
+        # its host writes down how it ended behind the word to who follows it
+        async with asyncio.timeout(10):
+            while (standing := await kept.keeper.look("jone")).state == "running":
+                await moment()
         assert (standing.state, standing.exit_code, standing.command) == (
             "exited", 5, "x",
         )  # fmt: skip
@@ -465,3 +474,32 @@ async def test_a_durable_command(tmp_path: Path) -> None:
         await soon(
             lambda: not any("sleep 100" in p for p in kept.processes()), "all gone"
         )
+
+
+async def test_a_follower_that_is_killed_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NF-09: somebody ends what hands its output on; following again tells the rest."""
+    monkeypatch.setattr(run_line, "_LOOK_SECONDS", 0.3)
+    async with session(tmp_path, "bash") as one:
+        gate = tmp_path / "gate"
+        line, sink = await one.start(
+            f"echo begun; until [ -e {gate} ]; do sleep 0.1; done; echo late; exit 0"
+        )
+        await sink.wait_for(b"begun")
+        readers = one.kept.room / "sone" / "r" / "1" / "o.readers"
+
+        def reader() -> list[str]:
+            return [
+                word for one in readers.iterdir() for word in one.read_text().split()
+            ]
+
+        told = await soon(reader, "it is written down who reads")
+        os.kill(int(told[1]), signal.SIGKILL)
+        async with asyncio.timeout(15):
+            assert (await line.ended()).gone
+        gate.touch()
+        more = await one.runs.follow("sone", 1, one.nonce, line.offsets, sink)
+        async with asyncio.timeout(15):
+            end = await more.ended()
+        assert (end.exit_code, sink.out) == (0, b"begun\nlate\n")

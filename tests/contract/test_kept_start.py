@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +16,6 @@ from fakes.watch import alive, soon
 from holdfast_daemon.errors import Reason, StateError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from holdfast_daemon.kept.line import Line, LineEnd
     from holdfast_daemon.kept.standing import Kind
 
@@ -29,6 +29,12 @@ shift 2
 exec /usr/bin/python3 -c 'import os, pty, sys
 sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])) & 255)' "$@"
 """
+
+
+def birth(pid: int) -> str:
+    """Return when process `pid` began, as the kernel tells it."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return stat.rpartition(")")[2].split()[19]
 
 
 async def over(line: Line) -> LineEnd:
@@ -256,6 +262,24 @@ async def test_whatever_is_killed_no_success_is_told(
         assert standing.exit_code != 0
         await kept.keeper.end("sone", force=True)
         await soon(lambda: not alive(shell), "its shell is gone")
+
+
+async def test_who_comes_as_what_keeps_its_output_is_killed_is_told(
+    tmp_path: Path,
+) -> None:
+    """SE-08: it was there when looked for, and gone when its end was waited for."""
+    async with kept_on(tmp_path) as kept:
+        _, nonce = await kept.start("sone", "script")
+        pump = kept.number("sone", "pump")
+        os.kill(pump, signal.SIGKILL)
+        await soon(lambda: not alive(pump), "it is gone")
+        other = await asyncio.create_subprocess_exec("sleep", "60")
+        (kept.room / "sone" / "pump").write_text(f"{other.pid} {birth(other.pid)}\n")
+        line, _ = await kept.attach("sone", nonce)
+        end = await over(line)
+        assert (end.kind, end.exit_code) != ("exited", 0)
+        other.kill()
+        await other.wait()
 
 
 async def test_what_is_abandoned_is_ended_by_the_next_who_comes(

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
+from fakes.syncing import ROOTS
 from fakes.tools import Tools, content, served, tools
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from fakes.sshd import Sshd
     from fakes.world import World
@@ -31,7 +33,7 @@ KINDS: dict[str, tuple[type, ...]] = {
 
 @pytest.fixture(scope="module")
 def shared(sshd: Sshd) -> Iterator[World]:
-    more = '[hosts.box]\ntags = ["a", "b"]\ndescription = "for tests"\n'
+    more = ROOTS + '[hosts.box]\ntags = ["a", "b"]\ndescription = "for tests"\n'
     with served(sshd, more=more) as one:
         yield one
 
@@ -90,7 +92,29 @@ def _on_files() -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-async def answers(ssh: Tools) -> list[tuple[str, dict[str, Any]]]:
+def _transfers(place: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return calls that bring files from the remote home to this machine."""
+    sync = {
+        "target": "box",
+        "direction": "download",
+        "source": "~/listed",
+        "destination": str(place / "synced"),
+    }
+    copy = {
+        "target": "box",
+        "direction": "download",
+        "sources": ["~/listed"],
+        "destination": str(place / "copied"),
+        "recursive": True,
+    }
+    return [
+        ("ssh_sync", {**sync, "dry_run": True}),
+        ("ssh_sync", sync),
+        ("ssh_copy", copy),
+    ]
+
+
+async def answers(ssh: Tools, place: Path) -> list[tuple[str, dict[str, Any]]]:
     """Call each tool in the ways that answer with different fields."""
     job = await ssh.start("echo up; exec sleep 300")
     await ssh.until(job, "up")
@@ -115,14 +139,18 @@ async def answers(ssh: Tools) -> list[tuple[str, dict[str, Any]]]:
         ("ssh_session_run", {"session": "one", "command": "echo out; exit_not"}),
         ("ssh_session_write", {"session": "one", "input": "echo in\n"}),
         ("ssh_session_read", {"session": "one", "view": "screen"}),
+        ("ssh_session_read", {"session": "one", "view": "raw", "offset": 0}),
         ("ssh_session_read", {"session": "one", "offset": 0, "until": "in"}),
         ("ssh_session_list", {}),
         ("ssh_session_close", {"session": "one"}),
         ("ssh_session_close", {"session": "one"}),
         ("ssh_session_list", {"include_exited": True}),
         *_on_files(),
+        *_transfers(place),
+        ("ssh_wait", {"any_of": [{"job_id": job}], "wait_seconds": 0}),
         ("ssh_job_stop", {"job_id": job}),
         ("ssh_job_stop", {"job_id": job}),
+        ("ssh_wait", {"any_of": [{"session": "one", "exited": True}, {"job_id": job}]}),
         ("ssh_job_read", {"job_id": job, "offset": 0}),
         ("ssh_forward_open", {"target": "box", "direction": "dynamic", "name": "f"}),
         ("ssh_forward_list", {}),
@@ -136,14 +164,14 @@ async def answers(ssh: Tools) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-async def test_every_field_that_is_sent_is_listed(ssh: Tools) -> None:
+async def test_every_field_that_is_sent_is_listed(ssh: Tools, tmp_path: Path) -> None:
     """EX-02, TR-09: next_offset of ssh_exec was sent and not listed.
 
     Each tool that is offered is called, so a new one must be added here.
     """
     listed = (await ssh.wire.request("tools/list"))["result"]["tools"]
     schemas = {tool["name"]: tool["outputSchema"] for tool in listed}
-    told = await answers(ssh)
+    told = await answers(ssh, tmp_path)
     assert {tool for tool, _ in told} == set(schemas)
     faults = [
         fault

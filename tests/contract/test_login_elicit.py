@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
-from mcp import Client, StdioServerParameters
-from mcp.types import ElicitResult
 
 from fakes.asking_server import Asking, Round, Step
 from fakes.mcp_wire import PREFIX, STATELESS, Wire
@@ -22,7 +20,7 @@ from fakes.world import World, program
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from mcp.types import ElicitRequestParams
+    from mcp.types import ElicitRequestParams, ElicitResult
 
 CODE = "736451"
 ASKED = {"target": "web1", "command": "echo on"}
@@ -255,6 +253,10 @@ async def test_the_sdk_s_client_shows_the_form(
     action: Literal["accept", "decline"],
 ) -> None:
     """NF-07: the real SDK client, with an elicitation callback, in both eras."""
+    # half a second of work, which is for whom it falls to alone
+    from mcp import Client, StdioServerParameters  # noqa: PLC0415
+    from mcp.types import ElicitResult  # noqa: PLC0415
+
     shown: list[str] = []
 
     async def person(context: Any, params: ElicitRequestParams) -> ElicitResult:

@@ -53,7 +53,7 @@ def daemon(
     try:
         yield world
     finally:
-        world.stop()
+        world.close()
 
 
 async def call(world: World, tool: str = "ssh_connect", **arguments: Any) -> Any:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import pytest
 from fakes.asking_server import Asking, Round, Step
 from fakes.mcp_wire import Wire
 from fakes.terminal import Terminal
+from fakes.watch import soon
 from fakes.world import World, program
 from holdfast.v1 import common_pb2, login_pb2, login_pb2_grpc
 
@@ -182,6 +184,42 @@ async def test_a_signal_gives_the_terminal_back_too(world: World) -> None:
         terminal.process.terminate()
         assert await terminal.ended() == 143
         assert terminal.echoes
+
+
+async def test_ctrl_backslash_gives_the_terminal_back_too(world: World) -> None:
+    """AU-13: as ssh does; all that is typed afterwards would be unseen else."""
+    with Terminal() as terminal:
+        await begin(world, terminal, "login", "web1")
+        await terminal.asked(r"\(web1\) Password: ")
+        terminal.type("\x1c")
+        assert await terminal.ended() == 128 + signal.SIGQUIT
+        assert terminal.echoes
+
+
+async def test_who_is_stopped_gives_the_terminal_back_until_it_goes_on(
+    world: World,
+) -> None:
+    """AU-13: Ctrl-Z and fg at a prompt, under a shell that sets no terminal itself."""
+    with Terminal() as terminal:
+        shell = shutil.which("dash") or "/bin/sh"
+        environment = {**world.environment, "PS1": "ready> "}
+        await terminal.run(shell, "-i", env=environment)
+        await terminal.until("ready> ")
+        terminal.type(f"{program('holdfast')} login web1; echo code $?\r")
+        await terminal.asked(r"\(web1\) Password: ")
+        terminal.type("\x1a")
+        await terminal.until("ready> ")
+        assert terminal.echoes
+        terminal.type("fg\r")
+        await terminal.until("login web1")
+        await soon(lambda: not terminal.echoes, "it asks on")
+        terminal.type(PASSWORD + "\r")
+        await terminal.asked("Verification code: ")
+        terminal.type(CODE + "\r")
+        await terminal.until("telephone|host key")
+        terminal.type("exit\r")
+        await terminal.ended()
+        assert PASSWORD.encode() not in terminal.said
 
 
 async def test_the_end_of_input_gives_up(world: World) -> None:

@@ -89,7 +89,7 @@ def daemon(config: Path, **environment: str) -> Generator[World]:
         world.start(**environment)
         yield world
     finally:
-        world.stop()
+        world.close()
         shutil.rmtree(root, ignore_errors=True)
 
 

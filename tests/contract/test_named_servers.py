@@ -84,7 +84,7 @@ def shared(inventory: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         world.start(HF_PHRASE=PHRASE, HF_OTHER="another phrase altogether")
         yield world
     finally:
-        world.stop()
+        world.close()
         shutil.rmtree(root, ignore_errors=True)
 
 

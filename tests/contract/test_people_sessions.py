@@ -7,6 +7,9 @@ import hashlib
 import json
 import os
 import re
+import signal
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyte
@@ -15,13 +18,12 @@ from grpc import aio
 
 from fakes.served import info_of
 from fakes.terminal import Terminal, sitting
-from fakes.watch import connected
+from fakes.watch import connected, moment, soon
 from fakes.world import World, program
 from holdfast.v1 import session_pb2, session_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from fakes.sshd import Sshd
     from holdfast_shim.client import DaemonClient
@@ -57,6 +59,8 @@ async def open_shell(
         world, person, "shell", "box", "--name", name, "--durability", kind,
         "--shell", "/bin/sh", "--env", "PS1=$ ",
     )  # fmt: skip
+    # what is typed before its prompt would stand before it
+    await person.until(r"[#$]")
 
 
 async def leave(person: Terminal) -> None:
@@ -100,6 +104,8 @@ async def test_a_person_opens_types_leaves_and_comes_back(
         await open_shell(world, person, kind=kind)
         person.type("x=kept; stty size\r")
         await person.until(r"\r\n31 101\r\n")
+        # its prompt is back, or what is typed would stand before it
+        await person.until(r"[#$] ")
         person.resize(77, 22)
         person.type(
             "until test \"$(stty size)\" = '22 77'; do sleep 0.1; done; echo is-$x\r"
@@ -131,6 +137,8 @@ async def test_several_take_part_and_who_watches_can_not_type(world: World) -> N
         two.type("echo by-$((1+1))\r")
         for each in (one, two, watcher):
             await each.until(r"\r\nby-2\r\n")
+        # its prompt is back, or what is typed would stand before it
+        await one.until(r"[#$] ")
         watcher.type("echo never\r")
         one.type("echo by-$((0+1))\r")
         for each in (one, two, watcher):
@@ -190,7 +198,7 @@ async def test_a_terminal_that_is_killed_frees_the_keyboard(world: World) -> Non
         person.process.kill()
         async with asyncio.timeout(2):
             while await refused(agent):
-                continue
+                await moment()
 
 
 async def refused(agent: DaemonClient) -> bool:
@@ -336,3 +344,73 @@ async def test_what_was_seen_is_played_back(world: World) -> None:
     assert b"\x1b[31mseen\x1b[0m\r\n" in told.stdout
     raw = await cli(world, "replay", "work", "--raw")
     assert json.loads(raw.stdout.splitlines()[0])["version"] == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_starts_a_command_is_not_played_back(
+    world: World, kind: str
+) -> None:
+    """OB-06: the lines that only holdfast types; the command, and its output, are."""
+    async with sitting() as person:
+        await open_shell(world, person, kind=kind)
+        await leave(person)
+    async with connected(world, "claude") as agent:
+        for number in range(3):
+            assert (await run(agent, f"echo out-{number}")).exit_code == 0
+    await cli(world, "sessions", "--close", "work")
+    raw = await cli(world, "replay", "work", "--raw")
+    told = await cli(world, "replay", "work", "--speed", "1000")
+    assert told.returncode == 0
+    ours = re.compile(rb"'/[a-z]\b")
+    assert ours.search(raw.stdout) is not None
+    assert ours.search(told.stdout) is None
+    for number in range(3):
+        assert b"$ echo out-%d" % number in told.stdout
+        assert b"out-%d\r\n" % number in told.stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_was_typed_before_a_signal_is_typed(
+    world: World, tmp_path: Path, kind: str
+) -> None:
+    """NF-05: a terminal's end, or a TERM, does not take the last line with it."""
+    async with sitting() as person:
+        await open_shell(world, person, kind=kind)
+        await leave(person)
+    for number in range(3):
+        mark = tmp_path / f"typed-{number}"
+        async with sitting() as person:
+            await begin(world, person, "attach", "work")
+            person.type(f"touch {mark}\r")
+            assert person.process is not None
+            person.process.send_signal(signal.SIGTERM)
+            assert await person.ended() == 128 + signal.SIGTERM
+            await soon(mark.exists, "the line that was typed last")
+
+
+async def test_what_was_never_begun_on_a_host_is_wiped_too(
+    world: World, sshd: Sshd
+) -> None:
+    """SE-21: what was left half-made is listed, and one being made is not."""
+    home = Path(sshd.options["SetEnv"].removeprefix("HOME="))
+    room = home / ".cache" / "holdfast" / "kept"
+    old, new = room / "shalfmade", room / "sjustmade"
+    oldest = room / "slongago"
+    for place in (old, new, oldest):
+        place.mkdir(parents=True)
+    os.utime(oldest, (0, 0))
+    before = time.time() - 600
+    os.utime(old, (before, before))
+    listed = json.loads((await cli(world, "sessions", "--on", "box", "--json")).stdout)
+    (kept,) = listed["kept"]
+    assert (kept["id"], kept["state"], kept["why"]) == (
+        "shalfmade",
+        "lost",
+        "unfinished",
+    )
+    assert not oldest.exists()
+    told = await cli(world, "sessions", "--on", "box", "--wipe-all")
+    assert told.returncode == 0, told
+    assert not old.exists()
+    assert new.exists()
+    new.rmdir()

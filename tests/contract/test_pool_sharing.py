@@ -133,6 +133,31 @@ async def test_the_limit_of_connections_is_told_and_killing_goes_on(
             assert lease.reused
 
 
+async def test_several_who_end_something_wait_for_each_other(
+    own_sshd: Callable[..., Sshd],
+) -> None:
+    """SE-21: two stops at one time are no reason to refuse one, on a full host too."""
+    host = await find_host(own_sshd().config)
+    full = {"connections_per_host": 1, "channels_per_connection": 1}
+    async with (
+        make_pool(**full, channel_open_seconds=60) as pool,
+        await pool.lease(host),
+    ):
+        first = await pool.lease(host, urgent=True)
+        second = asyncio.create_task(pool.lease(host, urgent=True))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not second.done()
+        first.release()
+        async with asyncio.timeout(10):
+            (await second).release()
+    async with make_pool(**full, channel_open_seconds=0.5) as pool:
+        async with await pool.lease(host), await pool.lease(host, urgent=True):
+            with pytest.raises(LimitError) as caught:
+                await pool.lease(host, urgent=True)
+        assert caught.value.metadata["limit"] == "connections_per_host"
+
+
 async def test_an_idle_connection_closes_and_a_used_one_does_not(sshd: Sshd) -> None:
     """Idle connections close by policy, not while anything uses them."""
     host = await find_host(sshd.config)

@@ -40,6 +40,7 @@ NOT_HERE = {
     "LOGIN_NEEDED": "tests of logins that need a person show it",
     "SUDO_REFUSED": "tests of sudo show it",
     "NOT_KEPT": "test_kept_start shows it",
+    "LOCAL_PATH_DENIED": "tests of copies show it",
 }
 HOSTS = """
 [hosts.off]

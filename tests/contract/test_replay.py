@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
+import signal
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from fakes import forked
+from fakes.nursery import CLI
 from fakes.playhouse import Playhouse
 from fakes.terminal import sitting
 from fakes.world import program
@@ -17,6 +19,7 @@ from holdfast_daemon.output.recording import Plan, Recording
 from holdfast_daemon.secrets import Redactor
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import AsyncIterator
     from pathlib import Path
 
@@ -46,13 +49,7 @@ async def recorded(house: Playhouse) -> Path:
 
 async def cli(house: Playhouse, *words: str) -> subprocess.CompletedProcess[bytes]:
     return await asyncio.to_thread(
-        subprocess.run,
-        [program("holdfast"), "--no-autostart", "replay", *words],
-        env=house.environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        timeout=20,
+        forked.run, CLI, "--no-autostart", "replay", *words, env=house.environment
     )
 
 
@@ -96,7 +93,8 @@ async def test_its_pauses_are_kept_cut_and_divided(house: Playhouse) -> None:
     assert (await cli(house, str(file), "--idle", "0")).stdout == b"ab"
 
 
-async def test_a_person_pauses_and_leaves(house: Playhouse) -> None:
+@pytest.mark.parametrize("way", ["q", "signal"])
+async def test_a_person_pauses_and_leaves(house: Playhouse, way: str) -> None:
     """OB-06: the terminal is as before, whatever the recording set."""
     file = house.root / "x.cast"
     lines: list[object] = [{"version": 3, "term": {"cols": 200, "rows": 24}}]
@@ -110,8 +108,13 @@ async def test_a_person_pauses_and_leaves(house: Playhouse) -> None:
         await person.until("larger than this terminal")
         await person.until("big")
         assert person.mode() != before
-        person.type(" q")
-        assert await person.ended() == 0
+        if way == "q":
+            person.type(" q")
+            assert await person.ended() == 0
+        else:
+            assert person.process is not None
+            person.process.send_signal(signal.SIGQUIT)
+            assert await person.ended() == 128 + signal.SIGQUIT
         await person.until(r"\x1b\[\?1049l\x1b\[\?25h")
         assert person.mode() == before
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import pytest_asyncio
 
 from fakes.tools import Result, Tools, served, tools
 from fakes.watch import records, soon
+from fakes.world import program
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.usefixtures("terminals"),
 ]
 
-MANY = int(os.environ.get("HOLDFAST_SESSION_RUNS", "8"))
+MANY = 8
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,83 @@ async def test_state_carries_over_from_command_to_command(
     assert (again["stdout"], again["exit_code"], again["ok"]) == ("", 0, True)
 
 
+async def test_a_job_tells_the_session_it_runs_in(ssh: Tools, session: str) -> None:
+    """OB-04: also one that has ended; a command without a session names none."""
+    told = await run(ssh, session, "true")
+    alone = await ssh.run("true")
+    listed = await ssh.told("ssh_job_list", target="box")
+    rows = {row["job_id"]: row for row in listed["jobs"]}
+    assert rows[told["job_id"]]["session_id"] == session
+    assert "session_id" not in rows[alone["job_id"]]
+
+
+async def test_one_that_was_refused_is_shown_as_refused(
+    ssh: Tools, world: World, session: str
+) -> None:
+    """SE-16, NF-05: who looks on, or reads it later, sees that it did not run."""
+    await run(ssh, session, "true")
+    words = [program("holdfast"), "attach", session, "--watch", "--json"]
+    looking = await asyncio.create_subprocess_exec(
+        *words, stdout=asyncio.subprocess.PIPE, env=world.environment
+    )
+    assert looking.stdout is not None
+    try:
+        async with asyncio.timeout(30):
+            await looking.stdout.readline()
+            told = await ssh.told(
+                "ssh_session_write", session=session, input="echo in''to; cat\n",
+                until="into",
+            )  # fmt: skip
+            error = await ssh.refused(
+                "ssh_session_run", session=session, command="echo refused"
+            )
+            assert (error["reason"], error["ran"]) == ("SESSION_BUSY", "no")
+            while b'"run_ended"' not in (line := await looking.stdout.readline()):
+                assert line
+        assert "was not run" in line.decode()
+    finally:
+        looking.terminate()
+        await looking.wait()
+    transcript = Path(told["transcript_path"])
+    await soon(lambda: "[not run: " in transcript.read_text(), "it is told there")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"shell": "/bin/bash' x"}, "shell"),
+        ({"shell": " "}, "shell"),
+        ({"env": {"A B": "x"}}, "env"),
+        ({"env": {"": "x"}}, "env"),
+        ({"env": {"A=B": "x"}}, "env"),
+    ],
+)
+async def test_what_no_shell_can_be_opened_with(
+    ssh: Tools, durability: str, wrong: dict[str, Any], field: str
+) -> None:
+    """SE-05: refused by name, however it is to be kept."""
+    error = await ssh.refused(
+        "ssh_session_open", target="box", durability=durability, **wrong
+    )
+    assert (error["reason"], error["field"]) == ("INVALID_ARGUMENT", field)
+    assert error["ran"] == "no"
+
+
+async def test_a_directory_s_name_begins_at_home(ssh: Tools, durability: str) -> None:
+    """SE-05: never where holdfast keeps its own files."""
+    opened = await ssh.told(
+        "ssh_session_open", target="box", cwd=".", durability=durability
+    )
+    told = await run(ssh, opened["session_id"], "pwd")
+    assert "holdfast" not in told["stdout"]
+    assert not told["stdout"].endswith("//\n")
+    await ssh.told("ssh_session_close", session=opened["session_id"], force=True)
+    error = await ssh.refused(
+        "ssh_session_open", target="box", cwd="-", durability=durability
+    )
+    assert error["reason"] == "CWD_FAILED"
+
+
 async def test_a_command_s_output_has_no_echo_prompt_or_escape(
     ssh: Tools, session: str
 ) -> None:
@@ -117,15 +194,21 @@ async def test_keys_are_typed_as_they_are(ssh: Tools, session: str) -> None:
     await ssh.told("ssh_session_write", session=session, input="cat\n", wait_seconds=0)
     await ssh.told("ssh_session_write", session=session, input="to cat\n")
     told = await ssh.told("ssh_session_write", session=session, input="\x04")
+    # it says so itself: a shell that just begins it may miss the key
     told = await ssh.told(
-        "ssh_session_write", session=session, input="sleep 300\n", wait_seconds=0
+        "ssh_session_write",
+        session=session,
+        input="sh -c 'echo be$((1+1))gun; exec sleep 300'\n",
+        until="be2gun",
     )
+    assert "be2gun" in told["output"]
     told = await ssh.told(
         "ssh_session_write",
         session=session,
         input="\x03echo in$((1+1))tact\n",
         until="in2tact",
     )
+    assert "in2tact" in told["output"]
     assert told["running"] is True
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fakes import forked
+from fakes.nursery import CLI
 from fakes.playhouse import Playhouse
-from fakes.world import program
+from holdfast_daemon.errors import LinkError, Reason
 from holdfast_daemon.kept.standing import Standing
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import AsyncIterator
     from pathlib import Path
 
@@ -41,13 +43,11 @@ async def cli(
     house: Playhouse, *words: str, **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
     return await asyncio.to_thread(
-        subprocess.run,
-        [program("holdfast"), "--no-autostart", *words],
+        forked.run,
+        CLI,
+        "--no-autostart",
+        *words,
         env={**house.environment, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        timeout=20,
     )
 
 
@@ -91,6 +91,26 @@ async def test_what_was_named_is_wiped_and_what_runs_is_left(house: Playhouse) -
     assert (told.returncode, told.stdout) == (0, b"")
     assert told.stderr == b"holdfast: nothing is kept on web1\n"
     assert "s1" in json.dumps(await house.records())
+
+
+async def test_what_was_wiped_before_it_broke_off_is_on_record(
+    house: Playhouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OB-01: what is gone is gone, whatever came after it."""
+    wipe = house.store.wipe
+
+    async def breaks(ident: str) -> None:
+        if ident == "s1":
+            raise LinkError(Reason.CONNECTION_LOST, "the host is gone")
+        await wipe(ident)
+
+    monkeypatch.setattr(house.store, "wipe", breaks)
+    told = await cli(house, "sessions", "--on", "web1", "--wipe-all", "--force")
+    assert (told.returncode, told.stdout) == (1, b"")
+    gone = {"s1", "s2", "j3"} - set(house.store.things)
+    assert gone
+    (end,) = [one for one in await house.records() if one["phase"] == "end"]
+    assert (end["result"], set(end["metadata"]["wiped"])) == ("error", gone)
 
 
 @pytest.mark.parametrize(

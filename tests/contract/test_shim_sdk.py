@@ -7,13 +7,14 @@ import sys
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
-from mcp import Client, StdioServerParameters
 
 from fakes.daemon import FakeDaemon
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from mcp import Client
 
 Mode = Literal["auto", "legacy"]
 BOTH = pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -26,6 +27,9 @@ async def daemon(short_path: Path) -> AsyncIterator[FakeDaemon]:
 
 
 def client(daemon: FakeDaemon, mode: Mode, *args: str) -> Client:
+    # half a second of work, which is for whom it falls to alone
+    from mcp import Client, StdioServerParameters  # noqa: PLC0415
+
     words = ["-m", "holdfast_shim.mcp_stdio", "--socket", str(daemon.socket), *args]
     return Client(StdioServerParameters(command=sys.executable, args=words), mode=mode)
 

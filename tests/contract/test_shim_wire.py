@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fakes.daemon import FakeDaemon
+from fakes.forked import Forking
 from fakes.mcp_wire import STATELESS, Wire
 from holdfast_shim.version import VERSION
 
@@ -152,7 +153,7 @@ async def test_a_planned_tool_says_so_and_no_guess_leads_to_harm(
 ) -> None:
     """TR-09."""
     async with wire(daemon) as shim:
-        error = error_of(await shim.call("ssh_copy", {}))
+        error = error_of(await shim.call("ssh_exec_many", {}))
         assert error["message"].endswith("is not available yet in this release")
         assert error["hint"] == "use ssh_exec"
         assert "did you mean" not in error_of(await shim.call("ssh_open", {}))["hint"]
@@ -333,7 +334,7 @@ async def test_read_only_lists_only_what_changes_nothing(daemon: FakeDaemon) -> 
     """Contract section 4: and the daemon is told, for it refuses the rest."""
     async with wire(daemon, "--read-only") as shim:
         shown = await names(shim)
-        assert shown[:3] == ["ssh_job_list", "ssh_job_read", "ssh_hosts"]
+        assert shown[:3] == ["ssh_job_list", "ssh_job_read", "ssh_wait"]
         assert "ssh_session_read" in shown
         assert not {"ssh_exec", "ssh_session_run", "ssh_connect"} & set(shown)
         await shim.call("ssh_exec", {"command": "refuse"})
@@ -359,8 +360,11 @@ async def test_output_schemas_are_offered_only_where_json_is_always_sent(
             assert always == ["ssh_exec"]
 
 
-async def test_an_idle_and_a_used_shim_stay_small(daemon: FakeDaemon) -> None:
+async def test_an_idle_and_a_used_shim_stay_small(
+    daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """PK-08: the most memory ever taken, generously above the bench's bars."""
+    monkeypatch.setattr(Forking, "allowed", False)
     async with wire(daemon) as shim:
         await names(shim)
         assert peak(shim) < 18 * MIB

@@ -146,7 +146,7 @@ def world(place: Place) -> Iterator[World]:
         world.start(HF_SENT="by the daemon", HF_OTHER="kept", SHELL="/bin/sh")
         yield world
     finally:
-        world.stop()
+        world.close()
         shutil.rmtree(root, ignore_errors=True)
 
 
@@ -187,7 +187,7 @@ async def test_variables_of_holdfast_are_never_sent(place: Place) -> None:
         world.start(HF_PHRASE="never sent", HF_PLAIN="sent", MCP_TOKEN="never sent")
         done = await asyncio.to_thread(world.cli, "exec", "all", "--", "env")
     finally:
-        world.stop()
+        world.close()
         shutil.rmtree(root, ignore_errors=True)
     assert b"HF_PLAIN=sent" in done.stdout
     assert b"never sent" not in done.stdout
@@ -518,7 +518,7 @@ async def test_without_an_ssh_program_it_works_or_says_why_not(
             unsupported = await ssh.refused("ssh_exec", target="token", command="true")
             error = await ssh.refused("ssh_exec", target="asks", command="true")
     finally:
-        world.stop()
+        world.close()
         shutil.rmtree(root, ignore_errors=True)
     assert unsupported["reason"] == "UNSUPPORTED"
     assert (error["reason"], error["ran"]) == ("BAD_CONFIGURATION", "no")

@@ -12,7 +12,7 @@ import pytest
 
 from fakes.proxy import Proxy
 from fakes.tools import failure, served, tools
-from fakes.watch import connected
+from fakes.watch import connected, moment
 from holdfast.v1 import admin_pb2, admin_pb2_grpc
 from holdfast_shim.translate import to_json
 
@@ -121,6 +121,7 @@ async def test_ssh_hosts_says_in_short_how_each_host_stands(
 
         while (found := await rows())["box"]["connected"]:
             assert found["box"]["state"] == "connected"
+            await moment()
         assert found["box"]["state"] == "lost"
         assert "cut" in found["box"]["last_error"]
         assert found["box"]["since"]

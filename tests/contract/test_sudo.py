@@ -111,7 +111,7 @@ def sudo_world(server: Sshd, who: Account) -> Iterator[World]:
             )
             yield world
         finally:
-            world.stop()
+            world.close()
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
@@ -268,6 +268,23 @@ async def test_a_password_is_offered_once(ssh: Tools, who: Account) -> None:
         error = await refusal(ssh, sudo=True)
     assert error["cause"] == "password_wrong"
     assert (who.home / "tries").read_text() == f"{PASSWORD}\n"
+
+
+async def test_a_sudo_that_was_given_up_on_has_no_exit_code(
+    ssh: Tools, who: Account
+) -> None:
+    """EX-01: we closed the channel, so nobody told a code; it was listed with 1."""
+    # It goes on when its input ends, so its server has nothing to tell.
+    asks = 'printf "$4" >&2; read -r x; printf "$4" >&2; exec sleep 7'
+    async with other_path(ssh, who, OWN, asks):
+        told = await ssh.run("true", sudo=True, wait_seconds=0)
+        job = told["job_id"]
+        ended = await ssh.ended(job)
+    assert ended["status"] == "lost"
+    assert ended.get("exit_code") is None
+    assert "did not take the password" in ended["note"]
+    assert "nothing ran" in ended["note"]
+    assert "must be looked up" not in ended["note"]
 
 
 async def test_a_host_without_sudo_says_so(ssh: Tools, who: Account) -> None:

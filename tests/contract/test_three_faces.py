@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -24,6 +27,8 @@ from holdfast.v1 import (
     host_pb2_grpc,
     session_pb2,
     session_pb2_grpc,
+    transfer_pb2,
+    transfer_pb2_grpc,
 )
 from holdfast_shim.translate import to_json
 
@@ -45,9 +50,11 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def world(sshd: Sshd) -> Iterator[World]:
-    more = '[hosts.box]\ntags = ["a"]\ndescription = "the one"\n'
+    roots = f'local_roots = ["{tempfile.gettempdir()}"]\n'
+    more = roots + '[hosts.box]\ntags = ["a"]\ndescription = "the one"\n'
     with served(sshd, more=more) as one:
         yield one
+    COPIED.unlink(missing_ok=True)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -80,6 +87,24 @@ def hosts(client: DaemonClient) -> host_pb2_grpc.HostServiceStub:
     return host_pb2_grpc.HostServiceStub(client.channel)
 
 
+def transfers(client: DaemonClient) -> transfer_pb2_grpc.TransferServiceStub:
+    return transfer_pb2_grpc.TransferServiceStub(client.channel)
+
+
+# Nothing is changed, so all three find the same.
+SYNC: dict[str, Any] = {
+    "target": "box",
+    "source": "~",
+    "destination": "/tmp/holdfast-none-such",
+    "dry_run": True,
+}
+COPIED = Path(tempfile.gettempdir()) / f"holdfast-faces-{os.getpid()}"
+COPY: dict[str, Any] = {
+    "target": "box",
+    "sources": ["/etc/hostname"],
+    "destination": str(COPIED),
+    "overwrite": True,
+}
 # Tool: its arguments, the words of the command line, and the RPC. {job} is a job's id.
 FACES: dict[str, tuple[dict[str, Any], list[str], Ask]] = {
     "ssh_exec": (
@@ -132,6 +157,30 @@ FACES: dict[str, tuple[dict[str, Any], list[str], Ask]] = {
             host_pb2.ConnectRequest(target="box"), metadata=client.metadata()
         ),
     ),
+    "ssh_sync": (
+        {**SYNC, "direction": "download"},
+        ["sync", "--dry-run", "box:", SYNC["destination"]],
+        lambda client, job: last(  # noqa: ARG005
+            transfers(client).SyncDirectory(
+                transfer_pb2.SyncDirectoryRequest(
+                    **SYNC, direction=transfer_pb2.TRANSFER_DIRECTION_DOWNLOAD
+                ),
+                metadata=client.metadata(),
+            )
+        ),
+    ),
+    "ssh_copy": (
+        {**COPY, "direction": "download"},
+        ["copy", "--overwrite", "box:/etc/hostname", str(COPIED)],
+        lambda client, job: last(  # noqa: ARG005
+            transfers(client).CopyFiles(
+                transfer_pb2.CopyFilesRequest(
+                    **COPY, direction=transfer_pb2.TRANSFER_DIRECTION_DOWNLOAD
+                ),
+                metadata=client.metadata(),
+            )
+        ),
+    ),
     "ssh_forward_open": (
         {"target": "box", "direction": "dynamic", "name": "faces"},
         ["forward", "box", "-D", "0", "--name", "faces"],
@@ -176,8 +225,10 @@ FACES: dict[str, tuple[dict[str, Any], list[str], Ask]] = {
     ),
 }
 # A person does these in a terminal, with `holdfast shell` and `holdfast attach`, and
-# closes with `holdfast sessions --close`; tests of those show it.
+# closes with `holdfast sessions --close`; tests of those show it. A person waits with
+# `holdfast job ID --follow`, or looks on.
 BY_TERMINAL = {
+    "ssh_wait",
     "ssh_session_open",
     "ssh_session_run",
     "ssh_session_write",
@@ -201,6 +252,7 @@ OWN = {
     "started",
     "next_offset",
     "uptime_seconds",
+    "bytes_transferred",
 }
 
 

@@ -13,7 +13,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from fakes import relay
+from fakes import forked, relay
+from fakes.nursery import CLI
 from fakes.sshd import Sshd, fingerprint, keygen
 from fakes.terminal import Terminal
 from fakes.tools import Tools, served, tools
@@ -61,14 +62,7 @@ async def changed(host: Sshd) -> tuple[str, str]:
 async def trust(world: World, *words: str) -> subprocess.CompletedProcess[bytes]:
     """Run `holdfast hosts trust` where there is no terminal."""
     return await asyncio.to_thread(
-        subprocess.run,
-        [program("holdfast"), "hosts", "trust", *words],
-        env=world.environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        timeout=30,
-        start_new_session=True,
+        forked.run, CLI, "hosts", "trust", *words, env=world.environment
     )
 
 

@@ -272,8 +272,8 @@ class Table:
         self.servers[name] = sshd
         return sshd
 
-    def values(self, sshd: Sshd, case: Path) -> dict[str, str]:
-        """Return what the braces stand for."""
+    def values(self, sshd: Sshd, case: Path, options: str) -> dict[str, str]:
+        """Return what the braces stand for; of KRLs those that `options` name."""
         name = f"[localhost]:{sshd.port}"
         keys = {kind: public(sshd.host_key(kind)) for kind in sshd.host_key_types}
         values = {
@@ -290,10 +290,10 @@ class Table:
             **{key: public(path) for key, path in self.keys.items()},
             "proxy": relay.command(sshd.port),
         }
-        return values | self._files(case, values, sshd)
+        return values | self._files(case, values, sshd, options)
 
     def _files(
-        self, case: Path, values: Mapping[str, str], sshd: Sshd
+        self, case: Path, values: Mapping[str, str], sshd: Sshd, options: str
     ) -> dict[str, str]:
         texts = {
             "list": f"# revoked\n{values['ed']} comment\n",
@@ -315,6 +315,8 @@ class Table:
             "krl_second": ["-s", f"{self.keys['ca']}.pub", str(case / "spec_second")],
         }
         for name, words in krls.items():
+            if f"{{{name}}}" not in options:
+                continue
             made = ["ssh-keygen", "-q", "-k", "-f", str(case / name), *words]
             subprocess.run(made, check=True, capture_output=True)
         return {name: str(case / name) for name in (*texts, *krls, "command")}
@@ -322,7 +324,7 @@ class Table:
     def write(self, case: Case, directory: Path) -> Path:
         """Write the files of a case; return the ssh configuration."""
         sshd = self.server(case.server)
-        values = self.values(sshd, directory)
+        values = self.values(sshd, directory, case.options)
         known, second = directory / "known", directory / "second"
         known.write_text(case.known.format(**values))
         second.write_text(case.second.format(**values))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fakes import relay
+from fakes import forked, relay
+from fakes.nursery import CLI
 from fakes.sshd import Sshd, keygen
 from fakes.tools import served, tools
-from fakes.world import program
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -44,14 +44,7 @@ def public(path: Path) -> str:
 async def trust(world: World, *words: str) -> subprocess.CompletedProcess[bytes]:
     """Run `holdfast hosts trust` where there is no terminal."""
     return await asyncio.to_thread(
-        subprocess.run,
-        [program("holdfast"), "hosts", "trust", *words],
-        env=world.environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        timeout=30,
-        start_new_session=True,
+        forked.run, CLI, "hosts", "trust", *words, env=world.environment
     )
 
 

@@ -220,7 +220,7 @@ async def test_the_ssh_that_is_asked_is_chosen_by_the_environment(
             async with tools(world) as ssh:
                 assert (await ssh.run("echo in"))["stdout"] == "in\n"
         finally:
-            world.stop()
+            world.close()
         words = seen.read_text().split("\0")
         assert "-G" in words
         assert "box" in words
@@ -229,7 +229,7 @@ async def test_the_ssh_that_is_asked_is_chosen_by_the_environment(
             async with tools(world) as ssh:
                 error = await ssh.refused("ssh_exec", command="true")
         finally:
-            world.stop()
+            world.close()
     finally:
         shutil.rmtree(root, ignore_errors=True)
     assert (error["reason"], error["ran"]) == ("BAD_CONFIGURATION", "no")

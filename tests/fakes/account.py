@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PREFIX = "hf-sudo-"
 _SUDOERS = Path("/etc/sudoers.d")
+# What fish and sudo leave of each user that ran them.
+_LEFT = ("/tmp/fish.{}", "/run/sudo/ts/{}")
 _OWNER = re.compile(r"holdfast test of process (\d+)")
 
 
@@ -122,6 +124,7 @@ def _remove(name: str) -> None:
         )
         _run("userdel", "-f", name)
         shutil.rmtree(user.pw_dir, ignore_errors=True)
+        _run("rm", "-rf", *(left.format(name) for left in _LEFT))
 
 
 def _sweep() -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -99,6 +101,7 @@ class Asking:
         self.changed = asyncio.Condition()
         self.connections: set[SSHServerConnection] = set()
         self._server: asyncssh.SSHAcceptor | None = None
+        self._commands: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         """Listen."""
@@ -107,7 +110,7 @@ class Asking:
             LOOPBACK,
             self.port,
             server_host_keys=[self.host_key],
-            process_factory=_run,
+            process_factory=self._command,
             encoding=None,
             login_timeout=self.grace,
         )
@@ -125,6 +128,16 @@ class Asking:
             self._server.close()
             await self._server.wait_closed()
         await self.cut()
+        commands = list(self._commands)
+        for command in commands:
+            command.cancel()
+        await asyncio.gather(*commands, return_exceptions=True)
+
+    async def _command(self, process: SSHServerProcess[bytes]) -> None:
+        task = asyncio.create_task(_run(process))
+        self._commands.add(task)
+        task.add_done_callback(self._commands.discard)
+        await task
 
     async def cut(self) -> None:
         """End every connection."""
@@ -284,16 +297,23 @@ async def _run(process: SSHServerProcess[bytes]) -> None:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        await asyncio.gather(
-            _pass_on(shell.stdout, process.stdout),
-            _pass_on(shell.stderr, process.stderr),
-        )
-        process.exit(await shell.wait())
-    if shell.returncode is None:
-        shell.kill()
-        await shell.wait()
+    passing = [
+        asyncio.create_task(_pass_on(shell.stdout, process.stdout)),
+        asyncio.create_task(_pass_on(shell.stderr, process.stderr)),
+    ]
+    try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            await asyncio.gather(*passing)
+            process.exit(await shell.wait())
+    finally:
+        if shell.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+            # now they come to an end
+            await asyncio.gather(*passing, return_exceptions=True)
+            await shell.wait()
 
 
 async def _pass_on(

@@ -29,9 +29,9 @@ class Odd:
 
     Commands are words of a small language, one per behaviour: `exit N`, `signal NAME`,
     `print TEXT`, `nothing` (ends without a status), `hang`, `cut` (cuts the connection
-    after some output), `cat`, `status N` (tells exit status N and stays open) and
-    `status-eof N` (so too, but ends its output). The shell probe is answered as a POSIX
-    shell would where `posix` is set.
+    after some output and the end of its input), `cat`, `status N` (tells exit status N
+    and stays open) and `status-eof N` (so too, but ends its output). The shell probe is
+    answered as a POSIX shell would where `posix` is set.
 
     Attributes:
         cut: Where it cuts every connection: right after the login, when a channel is
@@ -152,6 +152,8 @@ class Odd:
         elif verb == "cut":
             process.stdout.write(b"before the cut")
             await process.stdout.drain()
+            # Its input has ended: so the client knows by now that it was started.
+            await process.stdin.read()
             process.get_extra_info("connection").abort()
         elif verb in ("status", "status-eof"):
             await self._tell_status(process, int(rest), end=verb == "status-eof")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from holdfast_daemon.audit import query
@@ -13,6 +15,10 @@ from holdfast_daemon.secrets import Redactor
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# Linux: renameat2(2).
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 
 
 def audit_log(
@@ -65,7 +71,12 @@ def block(directory: Path, aside: Path | None = None) -> None:
 
 
 def unblock(directory: Path, aside: Path | None = None) -> None:
-    """Undo `block`."""
-    directory.unlink()
-    if aside is not None:
-        aside.rename(directory)
+    """Undo `block`; all the time there is something, or the daemon makes its own."""
+    if aside is None:
+        directory.unlink()
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    here, there = os.fsencode(directory), os.fsencode(aside)
+    if libc.renameat2(_AT_FDCWD, here, _AT_FDCWD, there, _RENAME_EXCHANGE):
+        raise OSError(ctypes.get_errno(), "the two can't change places", str(aside))
+    aside.unlink()

@@ -21,16 +21,16 @@ import os
 import pty
 import signal
 import struct
-import sys
 import termios
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from grpc import StatusCode, aio
 
 from fakes.daemon import refuse
+from fakes.forked import begin, program
+from fakes.nursery import CLI
 from holdfast.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -43,6 +43,7 @@ from holdfast.v1 import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     Context = aio.ServicerContext[Any, Any]
 
@@ -162,18 +163,21 @@ class LocalDaemon(
 
     async def begin(self, *words: str, **options: Any) -> asyncio.subprocess.Process:
         """Start the command line, with an empty stdin unless `options` has one."""
-        settings: dict[str, Any] = {
+        streams: dict[str, Any] = {
             "stdin": asyncio.subprocess.DEVNULL,
             "stdout": asyncio.subprocess.PIPE,
             "stderr": asyncio.subprocess.PIPE,
         }
+        words = ("--no-autostart", "--socket", str(self.socket), *words)
+        if options.keys() <= {"env", *streams}:
+            environment = options.pop("env", os.environ)
+            files = [
+                stream if isinstance(stream, int) else stream.fileno()
+                for stream in {**streams, **options}.values()
+            ]
+            return await begin(CLI, *words, env=environment, streams=files)
         return await asyncio.create_subprocess_exec(
-            str(Path(sys.executable).with_name("holdfast")),
-            "--no-autostart",
-            "--socket",
-            str(self.socket),
-            *words,
-            **{**settings, **options},
+            program(CLI), *words, **{**streams, **options}
         )
 
     async def job(self, job_id: str = "j1") -> LocalJob:
@@ -231,6 +235,11 @@ class LocalDaemon(
         return admin_pb2.VerifyAuditResponse(
             intact=self.intact, records=len(self.records), faults=faults
         )
+
+    async def ReadCatalogue(
+        self, request: admin_pb2.ReadCatalogueRequest, context: Context
+    ) -> admin_pb2.ReadCatalogueResponse:
+        return admin_pb2.ReadCatalogueResponse()
 
     async def Reload(
         self, request: admin_pb2.ReloadRequest, context: Context

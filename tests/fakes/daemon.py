@@ -55,7 +55,7 @@ class FakeDaemon:
         server.add_generic_rpc_handlers(self._handlers())
         old = os.umask(0o177)
         try:
-            server.add_insecure_port(f"unix:{quote(str(self.socket))}")
+            server.add_insecure_port(f"unix:{quote(os.fsencode(self.socket))}")
         finally:
             os.umask(old)
         await server.start()
@@ -121,14 +121,14 @@ class FakeDaemon:
     async def _hosts(
         self, _: host_pb2.ListHostsRequest, context: Context
     ) -> host_pb2.ListHostsResponse:
-        self._seen(context)
+        await self._seen(context)
         hosts = [host_pb2.Host(name="web1", target="me@web1:22", connected=True)]
         return host_pb2.ListHostsResponse(hosts=hosts)
 
     async def _run(
         self, request: exec_pb2.RunRequest, context: Context
     ) -> AsyncIterator[exec_pb2.RunResponse]:
-        self._seen(context)
+        await self._seen(context)
         self.runs.append(request)
         word, _, rest = request.command.partition(" ")
         if word == "crash":
@@ -156,7 +156,7 @@ class FakeDaemon:
     async def _jobs(
         self, request: exec_pb2.ListJobsRequest, context: Context
     ) -> exec_pb2.ListJobsResponse:
-        self._seen(context)
+        await self._seen(context)
         if request.target == "lose-once" and "jobs" not in self.lost:
             self.lost.add("jobs")
             await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
@@ -165,7 +165,7 @@ class FakeDaemon:
     async def _read(
         self, request: exec_pb2.ReadJobRequest, context: Context
     ) -> AsyncIterator[exec_pb2.ReadJobResponse]:
-        self._seen(context)
+        await self._seen(context)
         yield exec_pb2.ReadJobResponse(
             result=exec_pb2.JobOutput(
                 status=common_pb2.EXEC_STATUS_RUNNING,
@@ -178,15 +178,28 @@ class FakeDaemon:
             )
         )
 
-    def _seen(self, context: Context) -> None:
-        """Note who calls."""
+    async def _seen(self, context: Context) -> None:
+        """Note who calls; refuse what is for another daemon."""
         for key, value in context.invocation_metadata() or ():
             if key == "holdfast-client-bin":
                 assert isinstance(value, bytes)
-                self.callers.append(common_pb2.ClientContext.FromString(value))
+                told = common_pb2.ClientContext.FromString(value)
+                if told.daemon not in ("", self.instance):
+                    await refuse(
+                        context,
+                        "DAEMON_LOST",
+                        "another runs now",
+                        grpc.StatusCode.UNAVAILABLE,
+                    )
+                self.callers.append(told)
 
 
-async def refuse(context: Context, reason: str, message: str) -> NoReturn:
+async def refuse(
+    context: Context,
+    reason: str,
+    message: str,
+    code: grpc.StatusCode = grpc.StatusCode.PERMISSION_DENIED,
+) -> NoReturn:
     """Abort with a typed error, as the daemon does."""
     details: Any = import_module("google.rpc.error_details_pb2")
     info = details.ErrorInfo(
@@ -197,12 +210,12 @@ async def refuse(context: Context, reason: str, message: str) -> NoReturn:
     packed = any_pb2.Any()
     packed.Pack(info)
     status = import_module("google.rpc.status_pb2").Status(
-        code=7, message=message, details=[packed]
+        code=code.value[0], message=message, details=[packed]
     )
     context.set_trailing_metadata(
         (("grpc-status-details-bin", status.SerializeToString()),)
     )
-    await context.abort(grpc.StatusCode.PERMISSION_DENIED, message)
+    await context.abort(code, message)
 
 
 def _progress(value: float, text: str) -> exec_pb2.RunResponse:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from asyncssh import SSHServerChannel
+    from asyncssh import SSHKey, SSHServerChannel
 
 LOOPBACK = "127.0.0.1"
 
@@ -159,17 +159,22 @@ class ForeignHost:
 
     def client_files(self, directory: Path, alias: str = "box") -> Path:
         """Write known_hosts and an ssh configuration that knows it as `alias`."""
-        directory.mkdir(parents=True, exist_ok=True)
-        known = directory / "known_hosts"
-        public = self.key.export_public_key().decode().strip()
-        known.write_text(f"[{LOOPBACK}]:{self.port} {public}\n")
-        config = directory / "config"
-        config.write_text(
-            f"Host {alias}\n  HostName {LOOPBACK}\n  Port {self.port}\n  User admin\n"
-            f"  UserKnownHostsFile {known}\n  GlobalKnownHostsFile none\n"
-            "  IdentityFile none\n  IdentityAgent none\n"
-        )
-        return config
+        return client_files(directory, self.key, self.port, alias)
+
+
+def client_files(directory: Path, key: SSHKey, port: int, alias: str = "box") -> Path:
+    """Write known_hosts and a configuration for a server that asks for no login."""
+    directory.mkdir(parents=True, exist_ok=True)
+    known = directory / "known_hosts"
+    public = key.export_public_key().decode().strip()
+    known.write_text(f"[{LOOPBACK}]:{port} {public}\n")
+    config = directory / "config"
+    config.write_text(
+        f"Host {alias}\n  HostName {LOOPBACK}\n  Port {port}\n  User admin\n"
+        f"  UserKnownHostsFile {known}\n  GlobalKnownHostsFile none\n"
+        "  IdentityFile none\n  IdentityAgent none\n"
+    )
+    return config
 
 
 class _Login(asyncssh.SSHServer):

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 KINDS: tuple[Kind, ...] = ("script", "python", "tmux", "pipe")
 
 
+def spare_fish(home: Path) -> None:
+    """Keep fish from reading all manuals for completions, as in each new home."""
+    made = home / ".local" / "share" / "fish" / "generated_completions"
+    made.mkdir(parents=True, exist_ok=True)
+
+
 class Kept:
     """One host, and a keeper for it."""
 
@@ -72,12 +78,14 @@ class Kept:
         found: list[str] = []
         mark = f"HOME={self.sshd.directory}".encode()
         for directory in Path("/proc").iterdir():
+            if not directory.name.isdigit():
+                continue
             with contextlib.suppress(OSError):
-                if directory.name.isdigit() and alive(int(directory.name)):
-                    words = (directory / "environ").read_bytes().split(b"\0")
-                    line = (directory / "cmdline").read_bytes()
-                    if mark in words and line:
-                        found.append(line.replace(b"\0", b" ").decode()[:200])
+                if mark not in (directory / "environ").read_bytes().split(b"\0"):
+                    continue
+                line = (directory / "cmdline").read_bytes()
+                if line and alive(int(directory.name)):
+                    found.append(line.replace(b"\0", b" ").decode()[:200])
         return found
 
 

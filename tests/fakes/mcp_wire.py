@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from typing import TYPE_CHECKING, Any, Self
 
+from fakes.forked import begin
+from fakes.nursery import SHIM
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 LIMIT = 64 * 1024 * 1024
 PREFIX = "io.modelcontextprotocol/"
@@ -24,8 +26,13 @@ class Wire:
     """One spawned shim; every wait is bounded."""
 
     def __init__(
-        self, *args: str, env: Mapping[str, str] | None = None, seconds: float = 20
+        self,
+        *args: str,
+        env: Mapping[str, str] | None = None,
+        seconds: float = 20,
+        program: Sequence[str] = (),
     ) -> None:
+        self._program = program
         self._args = args
         self._env = {**os.environ, **(env or {})}
         self._seconds = seconds
@@ -33,10 +40,11 @@ class Wire:
         self.notes: list[dict[str, Any]] = []
 
     async def __aenter__(self) -> Self:
+        if not self._program:
+            self.process = await begin(SHIM, *self._args, env=self._env, limit=LIMIT)
+            return self
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "holdfast_shim.mcp_stdio",
+            *self._program,
             *self._args,
             env=self._env,
             stdin=asyncio.subprocess.PIPE,
@@ -122,6 +130,6 @@ class Wire:
         assert self.process.stdin is not None
         self.process.stdin.close()
 
-    async def ended(self, seconds: float = 2.0) -> int:
-        """Return the exit code, which must come within the contract's time."""
+    async def ended(self, seconds: float = 20.0) -> int:
+        """Return the exit code; it comes at once, where there is a core for it."""
         return await asyncio.wait_for(self.process.wait(), seconds)

@@ -66,6 +66,7 @@ class Stage:
         self.name = name
         self.target = "web1"
         self.address = "me@web1"
+        self.host: Host | None = None
         self.cols, self.rows = 80, 24
         self.keyboard = KeyboardChanged()
         self.output = b""
@@ -315,6 +316,10 @@ class Lumber:
         del self.things[ident]
 
 
+async def _anywhere(_: Host | None) -> None:
+    """Let every session be reached: none is on a host."""
+
+
 class Playhouse:
     """A daemon with sessions of this machine."""
 
@@ -323,7 +328,7 @@ class Playhouse:
         self.socket = root / "run" / "holdfast.sock"
         self.stages: dict[str, Stage] = {}
         self.store = Lumber()
-        self.servicer = AttachServicer(self.find)
+        self.servicer = AttachServicer(self.find, _anywhere)
         self._log = audit_log(root / "audit")
         self._server: grpc.aio.Server | None = None
 

@@ -57,13 +57,18 @@ class Program:
 
     def start(self, env: Mapping[str, str], directory: Path) -> Self:
         """Start it with a terminal of its own."""
-        self._pid, self._ours = pty.fork()
+        self._ours, theirs = pty.openpty()
+        # Before it starts: one that looks first and listens for changes later would
+        # keep the size it found.
+        self._set_size()
+        self._pid = os.fork()
         if not self._pid:
             with contextlib.suppress(OSError):
+                os.login_tty(theirs)
                 os.chdir(directory)
                 os.execvpe(self._words[0], self._words, dict(env))
             os._exit(127)
-        self._set_size()
+        os.close(theirs)
         os.set_blocking(self._ours, False)
         return self
 

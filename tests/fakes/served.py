@@ -107,6 +107,7 @@ class Told:
     entered: asyncio.Event = field(default_factory=asyncio.Event)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     resolved: list[str] = field(default_factory=list[str])
+    work: asyncio.Task[bool] | None = None
 
     async def do(self, request: exec_pb2.RunRequest) -> None:
         """Behave as the command says."""
@@ -132,6 +133,9 @@ class Told:
                 task = asyncio.create_task(asyncio.sleep(60))
                 task.cancel()
                 await task
+            case "wait for a task":
+                self.work = asyncio.create_task(asyncio.Event().wait())
+                await self.work
             case "wait" | "wait detached":
                 if request.command.endswith("detached"):
                     current().ticket.detach()
@@ -225,6 +229,11 @@ class Admin(admin_pb2_grpc.AdminServiceServicer):
     ) -> admin_pb2.HelloResponse:
         return admin_pb2.HelloResponse(version="1")
 
+    async def ReadCatalogue(
+        self, request: admin_pb2.ReadCatalogueRequest, context: AnyContext
+    ) -> admin_pb2.ReadCatalogueResponse:
+        return admin_pb2.ReadCatalogueResponse()
+
     async def Status(
         self, request: admin_pb2.StatusRequest, context: AnyContext
     ) -> admin_pb2.StatusResponse:
@@ -256,6 +265,7 @@ class Served:
     gate: Gate
     redactor: Redactor
     server: grpc.aio.Server
+    door: Door
 
     @property
     def exec(self) -> exec_pb2_grpc.ExecServiceStub:
@@ -368,7 +378,7 @@ async def served(
     await server.start()
     async with grpc.aio.insecure_channel(f"unix:{directory}/s") as channel:
         try:
-            yield Served(channel, told, log, gate, redactor, server)
+            yield Served(channel, told, log, gate, redactor, server, door)
         finally:
             await server.stop(0)
             await log.close()

@@ -16,17 +16,26 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
 PRIVILEGE_SEPARATION = Path("/run/sshd")
 PATIENCE = 15.0
+# RSA keys take long to make: so many are made, no larger than need be, and handed out
+# in turn.
+_RSA_KEYS = 6
+RSA_BITS = 2048
+# What ssh(1) would choose costs it three times the rest of a login; no daemon of ours
+# knows it.
+_CHEAP_EXCHANGE = "-sntrup761x25519-sha512*"
+_rsa: list[tuple[bytes, bytes]] = []
 
 
 def sshd_binary() -> str | None:
@@ -38,13 +47,25 @@ def keygen(
     path: Path, *, kind: str = "ed25519", passphrase: str = "", form: str = "RFC4716"
 ) -> Path:
     """Make a key pair at `path` and `path`.pub; `form` RFC4716 is OpenSSH's own."""
-    for old in (path, path.with_name(path.name + ".pub")):
+    public = path.with_name(path.name + ".pub")
+    for old in (path, public):
         old.unlink(missing_ok=True)
+    usual = kind == "rsa" and not passphrase and form == "RFC4716"
+    if usual and len(_rsa) == _RSA_KEYS:
+        _rsa.append(_rsa.pop(0))
+        for file, data in zip((path, public), _rsa[-1], strict=True):
+            file.write_bytes(data)
+            file.chmod(0o600)
+        return path
     command = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-m", form, "-C"]
     command.append(path.name)
+    if kind == "rsa":
+        command += ["-b", str(RSA_BITS)]
     if passphrase:
         command += ["-a", "1"]  # one round: the point is not to be strong
     subprocess.run([*command, "-f", str(path)], check=True, stdin=subprocess.DEVNULL)
+    if usual:
+        _rsa.append((path.read_bytes(), public.read_bytes()))
     return path
 
 
@@ -77,14 +98,21 @@ def kill_kept(directory: Path) -> None:
                         os.kill(pid, signal.SIGKILL)
 
 
+def kill_sessions(port: int) -> None:
+    """Kill what logins at `port` left: it outlives a connection that is cut."""
+    server = b" %d" % port
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            names = path.read_bytes().split(b"\0")
+            told = next((x for x in names if x.startswith(b"SSH_CONNECTION=")), b"")
+            if told.endswith(server):
+                os.kill(int(path.parent.name), signal.SIGKILL)
+
+
 def descendants(pid: int) -> list[int]:
     """Return the processes below `pid`, parents first."""
-    table = subprocess.run(
-        ["ps", "-axo", "pid=,ppid="], check=True, capture_output=True, text=True
-    )
     children: dict[int, list[int]] = {}
-    for line in table.stdout.splitlines():
-        child, parent = map(int, line.split())
+    for child, parent in _processes():
         children.setdefault(parent, []).append(child)
     found: list[int] = []
     queue = [pid]
@@ -93,6 +121,23 @@ def descendants(pid: int) -> list[int]:
         found += below
         queue += below
     return found
+
+
+def _processes() -> Iterator[tuple[int, int]]:
+    """Yield each process with its parent."""
+    if sys.platform == "linux":  # a start of ps(1) costs several times as much
+        for directory in Path("/proc").iterdir():
+            if directory.name.isdigit():
+                with contextlib.suppress(OSError):
+                    told = (directory / "stat").read_bytes().rpartition(b")")[2]
+                    yield int(directory.name), int(told.split(maxsplit=2)[1])
+        return
+    table = subprocess.run(
+        ["ps", "-axo", "pid=,ppid="], check=True, capture_output=True, text=True
+    )
+    for line in table.stdout.splitlines():
+        child, parent = map(int, line.split())
+        yield child, parent
 
 
 class Log:
@@ -167,7 +212,10 @@ class Sshd:
         known_hosts: Its host keys, as a client learned them.
         key: The private key it lets in.
         home: A directory like a client's home, with `.ssh` in it.
+        exchange: Its key exchanges; empty: all that it knows.
     """
+
+    exchange: ClassVar = _CHEAP_EXCHANGE
 
     def __init__(
         self,
@@ -212,6 +260,7 @@ class Sshd:
         """Stop it and everything under it, also what is kept for when it is gone."""
         self.stop()
         kill_kept(self.directory)
+        kill_sessions(self.port)
 
     @property
     def address(self) -> str:
@@ -301,7 +350,9 @@ class Sshd:
                 self.stop()
                 if fixed or attempt == 4 or "in use" not in self.log.text:
                     raise
-        self.write_client_files()
+        # Never again: who logs in just then would find them half written.
+        if not (fixed and self.known_hosts.exists()):
+            self.write_client_files()
 
     def stop(self) -> None:
         """Kill the listener, its connections and what they run."""
@@ -334,10 +385,7 @@ class Sshd:
         if new_host_keys:
             for kind in self.host_key_types:
                 keygen(self.host_key(kind), kind=kind)
-        kept = self.config.read_text(), self.known_hosts.read_text()
         self.start()
-        self.config.write_text(kept[0])
-        self.known_hosts.write_text(kept[1])
 
     def replace_listener(self) -> None:
         """Put a listener with new host keys in its place; connections go on."""
@@ -347,10 +395,7 @@ class Sshd:
         process.wait(PATIENCE)
         for kind in self.host_key_types:
             keygen(self.host_key(kind), kind=kind)
-        kept = self.config.read_text(), self.known_hosts.read_text()
         self.start()
-        self.config.write_text(kept[0])
-        self.known_hosts.write_text(kept[1])
 
     def drop_connections(self) -> None:
         """Kill every connection; the listener goes on."""
@@ -360,10 +405,13 @@ class Sshd:
 
     def freeze_connections(self) -> list[int]:
         """Stop every connection's processes; returns them for `thaw`."""
-        pids = descendants(self.pid)
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        return pids
+        frozen: list[int] = []
+        for pid in descendants(self.pid):
+            # A login goes through short-lived processes: one may be gone by now.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+                frozen.append(pid)
+        return frozen
 
     def thaw(self, pids: Iterable[int]) -> None:
         """Let frozen processes go on."""
@@ -402,6 +450,8 @@ class Sshd:
             "LogLevel": "VERBOSE",
             "Subsystem": "sftp internal-sftp",
         }
+        if self.exchange:
+            settings["KexAlgorithms"] = self.exchange
         settings.update(self.options)
         lines = [f"Port {self.port}"]
         lines += [

@@ -13,6 +13,9 @@ import sys
 import termios
 from typing import TYPE_CHECKING, Self
 
+from fakes.forked import program, sit_down
+from fakes.nursery import CLI
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
@@ -55,15 +58,22 @@ class Terminal:
         self, *command: str, env: Mapping[str, str], stdout: int | None = None
     ) -> None:
         """Start a program here; `stdout` may lead elsewhere."""
+        env = {**env, "TERM": "vt220"}
+        streams = [self._theirs, self._theirs if stdout is None else stdout]
+        streams.append(self._theirs)
+        if command[0] == program(CLI):
+            self.process = await sit_down(CLI, *command[1:], env=env, streams=streams)
+        if self.process is not None:
+            return
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
             _LEAD,
             *command,
-            stdin=self._theirs,
-            stdout=self._theirs if stdout is None else stdout,
-            stderr=self._theirs,
-            env={**env, "TERM": "vt220"},
+            stdin=streams[0],
+            stdout=streams[1],
+            stderr=streams[2],
+            env=env,
             start_new_session=True,
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,13 +36,6 @@ def served(
             yield world
     finally:
         shutil.rmtree(root, ignore_errors=True)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    command = ["ps", "-o", "stat=", "-p", str(pid)]
-    told = subprocess.run(command, check=False, capture_output=True, text=True)
-    return bool(told.stdout.strip()) and not told.stdout.lstrip().startswith("Z")
 
 
 class Tools:

@@ -42,6 +42,11 @@ async def soon(condition: Callable[[], _T], what: str, seconds: float = PATIENCE
     return await asyncio.to_thread(until, condition, what, seconds)
 
 
+async def moment() -> None:
+    """Wait before another look: what is looked at needs the processor, too."""
+    await asyncio.sleep(_LOOK_SECONDS)
+
+
 def alive(pid: int) -> bool:
     """Return whether process `pid` is there and not a zombie."""
     try:
@@ -51,17 +56,17 @@ def alive(pid: int) -> bool:
     return state not in ("Z", "X")
 
 
-def exit_code(child: int, seconds: float = PATIENCE) -> int:
-    """Return how `child` of ours ended; who started it still has to wait for it."""
-    flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
-    ended = until(lambda: os.waitid(os.P_PID, child, flags), f"{child} ends", seconds)
-    assert ended is not None
-    return ended.si_status
-
-
 def descriptors(pid: int) -> int:
     """Return how many files process `pid` has open."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def memory(pid: int) -> int:
+    """Return a process's resident size in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(f"process {pid} has no memory")
 
 
 def started_by(text: str) -> list[int]:
@@ -76,12 +81,24 @@ def started_by(text: str) -> list[int]:
     return found
 
 
+def told_of(directory: Path) -> dict[int, str]:
+    """Return the processes whose environment names `directory`: their command lines."""
+    found: dict[int, str] = {}
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(
+            FileNotFoundError, ProcessLookupError, PermissionError
+        ):
+            if os.fsencode(directory) in path.read_bytes():
+                found[int(path.parent.name)] = path.with_name("cmdline").read_text()
+    return found
+
+
 def daemons_of(world: World) -> list[int]:
     """Return the daemon processes that serve, or are about to serve, `world`."""
     return [
         pid
         for pid in started_by("holdfast")
-        if alive(pid) and _serves(Path(f"/proc/{pid}"), world)
+        if alive(pid) and (world.started(pid) or _serves(Path(f"/proc/{pid}"), world))
     ]
 
 

@@ -10,22 +10,32 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from fakes import forked, strays
+from fakes.forked import Forking, program
+from fakes.nursery import CLI, DAEMON, Born, born
 from fakes.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+__all__ = ["PATIENCE", "World", "program"]
+
 PATIENCE = 20.0
 _STRIPPED = ("HOLDFAST_", "SSH_", "XDG_", "MCP_", "CLAUDE_", "NOTIFY_", "JOURNAL_")
 
 
-def program(name: str) -> str:
-    """Return the path of one of our commands."""
-    return str(Path(sys.executable).with_name(name))
+def _started(environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [program("holdfastd")],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 class World:
@@ -55,7 +65,7 @@ class World:
         }
         if ssh_config is not None:
             self.environment["HOLDFAST_SSH_CONFIG"] = str(ssh_config)
-        self._daemon: subprocess.Popen[bytes] | None = None
+        self._daemon: subprocess.Popen[bytes] | Born | None = None
 
     def __enter__(self) -> Self:
         """Start the daemon."""
@@ -63,8 +73,8 @@ class World:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop whatever daemon serves this world."""
-        self.stop()
+        """Stop whatever daemon serves this world; nobody else may be left in it."""
+        self.close()
 
     @property
     def pid(self) -> int:
@@ -81,24 +91,27 @@ class World:
         """Start the daemon; returns when it says READY=1."""
         self.run.mkdir(mode=0o700, exist_ok=True)
         with Supervisor(self.root) as supervisor:
-            self._daemon = subprocess.Popen(
-                [program("holdfastd")],
-                env={**self.environment, **supervisor.environment, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
+            given = {**self.environment, **supervisor.environment, **environment}
+            self._daemon = (Forking.allowed and born(DAEMON, (), given)) or _started(
+                given
             )
             while "READY" not in supervisor.receive(PATIENCE):
                 pass
         Path(supervisor.address).unlink(missing_ok=True)
 
+    def close(self) -> None:
+        """Stop it for good; who still has its socket named fails the test."""
+        self.stop()
+        strays.none_left(self.run, PATIENCE)
+
     def stop(self) -> int | None:
         """Stop the daemon by SIGTERM, also one that clients started."""
         daemon, self._daemon = self._daemon, None
-        if daemon is None:
+        ended = None if daemon is None else daemon.poll()
+        if daemon is None or ended is not None:
+            # clients start another in the place of one that crashed
             self._stop_stray()
-            return None
+            return ended
         daemon.terminate()
         try:
             return daemon.wait(PATIENCE)
@@ -107,6 +120,12 @@ class World:
             daemon.wait()
             raise
 
+    def ended(self) -> int:
+        """Return how its daemon, which ends by itself, has ended."""
+        daemon, self._daemon = self._daemon, None
+        assert daemon is not None
+        return daemon.wait(PATIENCE)
+
     def kill(self) -> None:
         """Kill the daemon as a crash would."""
         daemon, self._daemon = self._daemon, None
@@ -114,13 +133,19 @@ class World:
         daemon.kill()
         daemon.wait()
 
+    def started(self, pid: int) -> bool:
+        """Return whether this world started that daemon."""
+        return self._daemon is not None and self._daemon.pid == pid
+
     def _stop_stray(self) -> None:
         if not self.socket.exists():
             return
         done = self.cli("--no-autostart", "status", "--json", check=False)
         if done.returncode == 0:
+            pid = json.loads(done.stdout)["pid"]
             with contextlib.suppress(ProcessLookupError):
-                os.kill(json.loads(done.stdout)["pid"], signal.SIGTERM)
+                os.kill(pid, signal.SIGTERM)
+            strays.ended(pid, self.run, PATIENCE)
 
     def cli(
         self,
@@ -130,14 +155,16 @@ class World:
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run `holdfast` and return what it printed."""
-        return subprocess.run(
-            [program("holdfast"), *arguments],
+        done = forked.run(
+            CLI,
+            *arguments,
             env={**self.environment, **(env or {})},
-            input=stdin if stdin is not None else b"",
-            capture_output=True,
-            check=check,
-            timeout=60,
+            given=stdin or b"",
+            seconds=60,
         )
+        if check:
+            done.check_returncode()
+        return done
 
     def cli_json(self, *arguments: str) -> Any:
         """Run `holdfast … --json` and return its document."""

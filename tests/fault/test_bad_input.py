@@ -177,13 +177,6 @@ async def test_an_argument_that_clients_inject_is_ignored(ssh: Tools) -> None:
     assert (await ssh.run("exit 3", wait_for_previous=True))["exit_code"] == 3
 
 
-async def test_an_argument_of_a_later_release_is_refused(ssh: Tools) -> None:
-    """Contract 4: what does not work yet is not taken in silence."""
-    error = await ssh.refused("ssh_exec", command="true", durable=True)
-    assert (error["reason"], error["ran"]) == ("INVALID_ARGUMENT", "no")
-    assert "durable" in error["message"]
-
-
 async def test_an_unknown_tool_is_a_tool_error(ssh: Tools) -> None:
     """TR-09: with the nearest name."""
     error = failure(await ssh.wire.call("ssh_exce", {"command": "true"}))

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from fakes.mcp_wire import Wire
-from fakes.watch import connected, run, soon
+from fakes.watch import connected, memory, run, soon
 from fakes.world import program
 from holdfast.v1 import exec_pb2, exec_pb2_grpc
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CALLS = 4000
 FLOOD = 40_000_000
+INPUTS, INPUT_BYTES = 60, 2_500_000
 
 
 async def _burst(channel: grpc.aio.Channel, metadata: Any) -> tuple[int, set[Any]]:
@@ -115,6 +116,30 @@ async def test_a_stopped_shim_holds_nobody_up_and_gets_its_result(
     text = result["content"][0]["text"]
     assert text.startswith("exit 0")
     assert text.endswith("end")
+
+
+async def test_what_commands_read_is_not_kept_for_as_long_as_they_are_listed(
+    world: World,
+) -> None:
+    """Their input and variables, which may hold secrets, go with their end."""
+    async with connected(world) as client:
+        stub = exec_pb2_grpc.ExecServiceStub(client.channel)
+
+        async def feed() -> exec_pb2.ExecResult:
+            request = exec_pb2.RunRequest(
+                target="box", command="wc -c", stdin="x" * INPUT_BYTES
+            )
+            answer = exec_pb2.ExecResult()
+            async for frame in stub.Run(request, metadata=client.metadata()):
+                answer = frame.result
+            return answer
+
+        for _ in range(3):
+            await feed()
+        before = memory(world.pid)
+        told = [(await feed()).stdout.strip() for _ in range(INPUTS)]
+        assert told == [str(INPUT_BYTES)] * INPUTS
+        assert memory(world.pid) - before < INPUTS * INPUT_BYTES / 3
 
 
 async def test_a_stopped_reader_of_the_stream_loses_no_byte(

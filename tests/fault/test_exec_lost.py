@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 
 from fakes.asyncssh_server import Odd
-from fakes.tools import Tools, alive, served, text, tools
+from fakes.tools import Tools, served, text, tools
+from fakes.watch import alive, moment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -81,6 +82,7 @@ async def test_a_call_that_waits_is_told_of_the_cut_at_once(
     while not job:
         rows = (await ssh.told("ssh_job_list", running_only=True))["jobs"]
         job = next((row["job_id"] for row in rows if row["command"] == command), "")
+        await moment()
     await ssh.until(job, "\n")
     sshd.drop_connections()
     answer = await ssh.wire.reply(ident)

@@ -221,7 +221,7 @@ async def test_output_that_can_not_be_read_hides_no_outcome(
             page = await ssh.read(told["job_id"], offset=0)
             assert page["stdout"].startswith("1\n2\n")
     finally:
-        world.stop()
+        world.close()
 
 
 def kept(world: World) -> int:

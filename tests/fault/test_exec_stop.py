@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from fakes.tools import QUICK, Tools, alive, served, tools
+from fakes.tools import QUICK, Tools, served, tools
+from fakes.watch import alive
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -212,6 +214,18 @@ async def test_a_command_whose_link_is_frozen_is_still_stopped(sshd: Sshd) -> No
                 assert result["status"] == "cancelled"
                 assert "exit_code" not in result
                 assert not alive(pid)
+                # No word of its end came: it is not told as one that is known.
+                again = await ssh.stop(job)
+                assert again["stopped"] is False
+                assert "must be looked up on the host" in again["note"]
+                told = await asyncio.to_thread(
+                    world.cli, "job", job, "--stop", check=False
+                )
+                assert told.returncode == 1
+                assert (
+                    told.stdout == f"what became of job {job} is not known\n".encode()
+                )
+                assert b"must be looked up on the host" in told.stderr
             finally:
                 sshd.thaw(frozen)
                 kill(pid)

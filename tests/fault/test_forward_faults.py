@@ -18,7 +18,7 @@ from fakes.account import Account, why_not
 from fakes.services import dial, echo, exchange, serve
 from fakes.sshd import Sshd, free_port
 from fakes.tools import Tools, served, tools
-from fakes.watch import soon, until
+from fakes.watch import moment, soon, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -66,7 +66,7 @@ async def row(ssh: Tools, forward_id: str) -> dict[str, Any]:
 async def stands(ssh: Tools, forward_id: str, state: str) -> dict[str, Any]:
     async with asyncio.timeout(30):
         while (found := await row(ssh, forward_id))["state"] != state:
-            pass
+            await moment()
     return found
 
 
@@ -477,6 +477,7 @@ async def stands_there(ssh: Tools, forward_id: str) -> dict[str, Any]:
             for one in told["forwards"]:
                 if one["forward_id"] == forward_id and one["state"] == "up":
                     return dict(one)
+            await moment()
 
 
 async def test_one_that_nobody_uses_is_closed(own: Sshd) -> None:

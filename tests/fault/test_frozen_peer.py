@@ -17,6 +17,7 @@ from fakes.links import find_host, make_pool, run
 from fakes.proxy import Proxy
 from fakes.sshd import Sshd
 from fakes.tools import served, tools
+from fakes.watch import moment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +58,7 @@ async def test_a_frozen_peer_is_noticed_within_twenty_seconds_by_default(
                 assert "stopped answering" in result["note"]
                 while (await standing(world, "idle"))["state"] != "lost":
                     assert datetime.now(UTC) - begun < timedelta(seconds=30)
+                    await moment()
                 for host in ("box", "idle"):
                     told = (await standing(world, host))["events"][-1]
                     at = datetime.fromisoformat(told["time"])

@@ -124,8 +124,10 @@ async def test_without_a_reader_the_oldest_goes_and_that_is_told(
     cap = 1024 * 1024
     async with kept_on(tmp_path, kept_bytes=cap, kept_patience_seconds=0) as kept:
         _, nonce = await kept.start("sone", "script")
-        line, _ = await kept.attach("sone", nonce)
+        line, sink = await kept.attach("sone", nonce)
         await line.write(b"yes holdfast | head -c 6000000; exit 2\n")
+        # what is typed just before one leaves may not arrive
+        await sink.wait_for(b"holdfast")
         line.close()
         out = kept.room / "sone" / "out"
         most = 0
@@ -142,15 +144,27 @@ async def test_without_a_reader_the_oldest_goes_and_that_is_told(
         assert b"\0" not in reading.data
 
 
+@pytest.mark.parametrize("holes", [True, False], ids=["holes", "copies"])
 async def test_a_reader_that_acks_gets_all_and_the_disk_stays_small(
-    tmp_path: Path,
+    tmp_path: Path, *, holes: bool
 ) -> None:
-    """SE-06: output beyond the cap waits for a reader, and nothing is dropped."""
+    """SE-06: output beyond the cap waits for a reader, and nothing is dropped.
+
+    Where what is dropped becomes a hole, its reader stays; one that is behind is ended
+    before it reads that.
+    """
     cap = 1024 * 1024
-    async with kept_on(tmp_path, kept_bytes=cap, kept_patience_seconds=60) as kept:
+    path = "" if holes else f"{tmp_path}/bin:{os.environ['PATH']}"
+    if not holes:
+        write_refusal(tmp_path / "bin" / "fallocate")
+    async with kept_on(
+        tmp_path, path=path, kept_bytes=cap, kept_patience_seconds=60
+    ) as kept:
         _, nonce = await kept.start("sone", "script")
         reading = Reading(kept, "sone", nonce)
         await reading.follower.attached()
+        slow, seen = await kept.attach("sone", nonce, looking=True)
+        slow.pause()
         await reading.follower.write(b"seq -f line-%.0f-end 1 200000; exit 2\n")
         out = kept.room / "sone" / "out"
         size = 0
@@ -161,9 +175,21 @@ async def test_a_reader_that_acks_gets_all_and_the_disk_stays_small(
                     await reading.more(len(reading.data) + cap // 4, 0.2)
                 await kept.keeper.ack("sone", "out", len(reading.data))
                 size = max(size, out.stat().st_blocks * 512)
+            slow.resume()
+            assert (await slow.ended()).kind == "gone"
+        slow.close()
         assert reading.base == 0
+        assert (reading.times_away == 0) is holes
         assert numbers(reading.data)[-200000:] == list(range(1, 200001))
+        assert reading.data.startswith(seen.out)
+        assert 0 < len(seen.out) < len(reading.data)
         assert size <= 2 * cap
+
+
+def write_refusal(program: Path) -> None:
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash --posix", "busybox ash"])
@@ -171,13 +197,13 @@ def test_the_pump_drops_also_where_no_hole_can_be_made(
     tmp_path: Path, shell: str
 ) -> None:
     """SE-09: positions stay right when what is left is copied instead."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "fallocate").write_text("#!/bin/sh\nexit 1\n")
-    (tmp_path / "bin" / "fallocate").chmod(0o755)
+    write_refusal(tmp_path / "bin" / "fallocate")
     data = b"".join(b"%015d\n" % n for n in range(200_000))
-    text = (HOST / "pump.sh").read_text() + "pump out 1048576 0 .\n"
+    # what both use stands in the other, which does nothing by itself for most words
+    words = (HOST / "quick.sh").read_text()
+    text = words + (HOST / "pump.sh").read_text() + "pump out 1048576 0 .\n"
     done = subprocess.run(
-        [*shell.split(), "-c", text],
+        [*shell.split(), "-c", text, "holdfast", "look"],
         input=data,
         cwd=tmp_path,
         env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin"},
@@ -192,3 +218,41 @@ def test_the_pump_drops_also_where_no_hole_can_be_made(
     assert low == base > 0
     assert len(left) <= 2 * 1024 * 1024
     assert left == data[base:]
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash --posix", "busybox ash"])
+def test_one_that_ends_while_it_is_looked_at_has_not_been_killed(
+    tmp_path: Path, shell: str
+) -> None:
+    """SE-11, NF-10: its end is written between the two looks; it is the true one."""
+    words = (HOST / "quick.sh").read_text()
+    ends = "living() { echo 'exit 5 0' >rc; return 1; }\n"
+    text = words + ends + 'boot_id >boot; state; echo "$hf_state $hf_code"\n'
+    done = subprocess.run(
+        [*shell.split(), "-c", text, "holdfast", "look"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+        timeout=20,
+    )
+    assert done.stdout == b"exited 5\n"
+
+
+def readers(kept: Kept) -> list[str]:
+    """Return what hands on to links, and not what keeps."""
+    return [one for one in kept.processes() if "hf_file=" in one or one == "cat "]
+
+
+async def test_nothing_stays_of_a_reader_whose_link_is_gone(tmp_path: Path) -> None:
+    """SE-06, SE-09: its processes end with the link, though the shell says nothing."""
+    async with kept_on(tmp_path) as kept:
+        _, nonce = await kept.start("sone", "script")
+        lines = [await kept.attach("sone", nonce) for _ in range(4)]
+        for line, sink in lines:
+            await sink.wait_for(b"$" if os.getuid() else b"#")
+            assert line.answered
+        await soon(lambda: len(readers(kept)) >= 8, "they are there")
+        await kept.pool.close()
+        await soon(lambda: not readers(kept), f"gone: {readers(kept)}")
+        for line, _ in lines:
+            line.close()

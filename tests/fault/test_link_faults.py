@@ -19,6 +19,7 @@ import pytest_asyncio
 from fakes.gate import Gate
 from fakes.proxy import Cut, Fault, Proxy, Way
 from fakes.tools import Tools, served, tools
+from fakes.watch import moment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -251,6 +252,7 @@ async def test_an_idle_connection_that_is_gone_is_noticed_in_time(
     begun = time.monotonic()
     while (stands := await bed.standing())["connected"]:
         assert time.monotonic() - begun < NOTICED + SLACK
+        await moment()
     assert stands["state"] == "lost"
     quiet = fault not in ("fin", "rst")
     assert ("stopped answering" in stands["last_error"]) is quiet

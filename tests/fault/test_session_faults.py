@@ -36,7 +36,8 @@ CUTS = int(os.environ.get("HOLDFAST_SESSION_CUTS", "8"))
 SEED = 4
 SECONDS = 60 + SIZE / MIB + CUTS * 6
 # slow enough to be cut in the middle of it
-RATE = 3 * MIB
+RATE = max(3 * MIB, SIZE // 100)
+BEGIN, END = b"<BEGIN>", b"<END>"
 
 pytestmark = [pytest.mark.needs_sshd, pytest.mark.timeout(SECONDS)]
 
@@ -76,20 +77,45 @@ async def patiently(ssh: Tools, tool: str, **arguments: Any) -> Result:
 
 
 class Reader:
-    """Reads a session's bytes on and on, whatever becomes of the daemon."""
+    """Reads a session's bytes on and on, whatever becomes of the daemon.
+
+    Attributes:
+        got: How many bytes there were behind the mark of the beginning.
+        digest: Of the first SIZE of them.
+        rest: What came behind those.
+    """
 
     def __init__(self, world: World, session: str) -> None:
         self._world = world
         self._session = session
         self.offset = 0
-        self.data = bytearray()
+        self.got = 0
+        self.digest = hashlib.sha256()
+        self.rest = b""
+        self._before: bytes | None = b""
         self._grown = asyncio.Event()
+        self._failed: AssertionError | None = None
 
     async def follow(self) -> None:
-        while True:
-            with contextlib.suppress(grpc.aio.AioRpcError, CallError, OSError):
-                await self._attach()
+        while self._failed is None:
+            try:
+                with contextlib.suppress(grpc.aio.AioRpcError, CallError, OSError):
+                    await self._attach()
+            except AssertionError as error:
+                self._failed = error
+                self._grown.set()
             await asyncio.sleep(0.05)
+
+    def _take(self, data: bytes) -> None:
+        if self._before is not None:
+            before, mark, data = (self._before + data).partition(BEGIN)
+            self._before = None if mark else before
+            if not mark:
+                return
+        room = max(0, SIZE - self.got)
+        self.digest.update(data[:room])
+        self.rest += data[room:]
+        self.got += len(data)
 
     async def _attach(self) -> None:
         async with connected(self._world) as client:
@@ -106,24 +132,35 @@ class Reader:
                     assert frame.output.next_offset == self.offset + len(
                         frame.output.data
                     )
-                    self.data += frame.output.data
+                    self._take(frame.output.data)
                     self.offset = frame.output.next_offset
                     self._grown.set()
 
     async def until(self, size: int) -> None:
-        while len(self.data) < size:
+        while self.got < size:
             self._grown.clear()
             await self._grown.wait()
+            if self._failed is not None:
+                raise self._failed
+
+
+def make(path: Path) -> bytes:
+    """Write SIZE random bytes; return their digest."""
+    dice, digest = random.Random(SEED), hashlib.sha256()
+    with path.open("wb") as file:
+        for start in range(0, SIZE, MIB):
+            piece = dice.randbytes(min(MIB, SIZE - start))
+            digest.update(piece)
+            file.write(piece)
+    return digest.digest()
 
 
 async def test_every_byte_comes_once_through_cuts_of_everything(
     host: Sshd, tmp_path: Path
 ) -> None:
     """SE-06, NF-09, NF-20: links, channels and daemons die; SHA-256 is equal."""
-    dice = random.Random(SEED)
-    data = dice.randbytes(SIZE)
     source = host.directory / "data"
-    await asyncio.to_thread(source.write_bytes, data)
+    wanted = await asyncio.to_thread(make, source)
     with Proxy(host.port, seed=SEED) as proxy:
         config = proxy.config(host, tmp_path / "config")
         with served(config) as world:
@@ -146,18 +183,11 @@ async def test_every_byte_comes_once_through_cuts_of_everything(
                     await asyncio.to_thread(cut, number, proxy, world, host)
                 proxy.heal()
                 proxy.throttle(0)
-
-                async def whole() -> None:
-                    while b"<END>" not in bytes(reader.data[-4096:]):
-                        await reader.until(len(reader.data) + 1)
-
-                await asyncio.wait_for(whole(), SECONDS)
+                await asyncio.wait_for(reader.until(SIZE + len(END)), SECONDS)
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
-                _, _, rest = bytes(reader.data).partition(b"<BEGIN>")
-                got, _, _ = rest.rpartition(b"<END>")
-                assert len(got) == SIZE
-                assert hashlib.sha256(got).digest() == hashlib.sha256(data).digest()
+                assert reader.rest.startswith(END)
+                assert reader.digest.digest() == wanted
 
 
 def cut(number: int, proxy: Proxy, world: World, host: Sshd) -> None:
@@ -196,11 +226,12 @@ async def test_a_command_is_run_once_though_the_daemon_dies_under_it(
             await asyncio.to_thread(world.kill)
             await asyncio.to_thread(world.start)
             job = await patiently(ssh, "ssh_job_read", job_id=told["job_id"])
-            assert job["status"] == "lost"
+            assert job["status"] == "running"
             assert "exit_code" not in job
             listed = await patiently(ssh, "ssh_session_list")
             assert [one["running"] for one in listed["sessions"]] == [True]
-            await soon(lambda: "end" in ran.read_text(), "it went on on its host")
+            job = await ssh.ended(told["job_id"])
+            assert (job["status"], job["exit_code"]) == ("exited", 0)
 
             async def again() -> Result:
                 while True:
@@ -303,3 +334,49 @@ async def test_a_shell_that_is_killed_on_its_host_is_told_so(host: Sshd) -> None
                 found = await ended()
             assert found.get("exit_code") != 0
             assert found["exit_reason"] in {"exited", "signalled", "connection_lost"}
+
+
+async def test_a_close_that_did_not_arrive_closes_nothing(host: Sshd) -> None:
+    """SE-11: what its shell ends by later is told as it is."""
+    with served(host) as world:
+        async with opened(world) as (ssh, session):
+            host.stop()
+            error = await ssh.refused("ssh_session_close", session=session)
+            assert error["ran"] == "no", error
+            host.start()
+            await patiently(ssh, "ssh_session_write", session=session, input="exit 3\n")
+            async with asyncio.timeout(30):
+                told = await ssh.told("ssh_session_read", session=session)
+                while told["running"]:
+                    told = await ssh.told(
+                        "ssh_session_read", session=session, wait_seconds=5
+                    )
+            assert (told["exit_reason"], told["exit_code"]) == ("exited", 3)
+
+
+async def test_one_behind_an_open_quote_is_lost_with_its_daemon(host: Sshd) -> None:
+    """SE-02, NF-20: the next one tells that it never ran, and does not wait for it."""
+    with served(host) as world:
+        async with opened(world) as (ssh, session):
+            await ssh.told("ssh_session_run", session=session, command="true")
+            await ssh.told("ssh_session_write", session=session, input="echo 'ab\n")
+            mark = host.directory / "ran"
+            begun = await ssh.told(
+                "ssh_session_run",
+                session=session,
+                command=f"touch {mark}",
+                wait_seconds=0.5,
+            )
+            world.kill()
+            world.start()
+            async with tools(world) as other:
+                told = await other.ended(begun["job_id"])
+                assert told["status"] == "lost"
+                assert "exit_code" not in told
+                assert "never ran" in told["note"]
+                await other.told("ssh_session_write", session=session, input="\x03")
+                told = await other.told(
+                    "ssh_session_run", session=session, command="echo on"
+                )
+                assert told["stdout"] == "on\n"
+                assert not mark.exists()

@@ -98,6 +98,62 @@ async def test_every_call_that_changes_something_leaves_one_start_and_one_end(
     assert [r["seq"] for r in told] == list(range(told[0]["seq"], 22 + told[0]["seq"]))
 
 
+async def test_what_goes_into_a_session_is_recorded_with_its_name(
+    world: World,
+) -> None:
+    """OB-01: neither a command's start nor what was typed named the session."""
+    async with Wire(env=world.environment) as shim:
+        opened = await shim.call(
+            "ssh_session_open", {"target": "box", "session_name": "build"}
+        )
+        ident = opened["structuredContent"]["session_id"]
+        build = {"session": "build"}
+        await shim.call("ssh_session_run", {**build, "command": "echo on"})
+        secret = "typed-and-not-told"
+        await shim.call("ssh_session_write", {**build, "input": secret})
+        await shim.call("ssh_session_close", {**build, "force": True})
+        opened = await shim.call(
+            "ssh_forward_open", {"target": "box", "direction": "dynamic", "name": "f"}
+        )
+        await shim.call("ssh_forward_close", {"forward": "f"})
+    told = await asyncio.to_thread(settled, world, 6)
+    starts, ends = (
+        [one["metadata"] for one in told if one["phase"] == phase]
+        for phase in ("start", "end")
+    )
+    assert [one.get("session_name") for one in starts] == ["build", *[None] * 5]
+    assert [one.get("session") for one in starts] == [None, *["build"] * 3, None, None]
+    assert [one.get("session_id") for one in ends] == [*[ident] * 4, None, None]
+    assert ends[2]["bytes_typed"] == len(secret)
+    assert starts[5]["forward"] == "f"
+    assert secret not in str(told)
+    said = (await asyncio.to_thread(world.cli, "audit")).stdout.decode()
+    assert "SessionService/WriteSession build" in said
+    assert "ForwardService/CloseForward f" in said
+
+
+async def test_a_wait_that_is_given_up_is_recorded_as_that(world: World) -> None:
+    """OB-01: it was told as a failure without a cause."""
+    async with Wire(env=world.environment) as shim:
+        entry = {"target": "box", "port": 1}
+        params = {"name": "ssh_wait", "arguments": {"any_of": [entry]}}
+        ident = await shim.start("tools/call", params)
+        await soon(lambda: records(world), "it began")
+        await shim.send(
+            {
+                "jsonrpc": "2.0",
+                "method": "notifications/cancelled",
+                "params": {"requestId": ident},
+            }
+        )
+        told = await asyncio.to_thread(settled, world, 1)
+    assert [one["phase"] for one in told] == ["start", "end"]
+    assert (told[1]["result"], told[1].get("error")) == (
+        "cancelled",
+        "the caller went away",
+    )
+
+
 CONFIG = """
 allowed_hosts = ["box", "off", "web-*"]
 [hosts.off]

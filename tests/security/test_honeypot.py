@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 import asyncssh
 import pytest
 
+from fakes import forked
+from fakes.nursery import CLI
 from fakes.tools import served, tools
-from fakes.world import program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,14 +137,7 @@ async def everything_tried(world: World, target: str) -> None:
         ("hosts", "trust", target),
     ):
         done = await asyncio.to_thread(
-            subprocess.run,
-            [program("holdfast"), *words],
-            env={**world.environment, **env},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            timeout=40,
-            start_new_session=True,
+            forked.run, CLI, *words, env={**world.environment, **env}
         )
         assert done.returncode, done.stdout
         assert PASSWORD.encode() not in done.stdout + done.stderr

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import asyncssh
 import pytest
 
+from fakes import forked
+from fakes.nursery import CLI
 from fakes.sshd import keygen
 from fakes.tools import served, tools
-from fakes.world import program
 from holdfast_daemon.hosts.public_key import string
 
 if TYPE_CHECKING:
@@ -108,14 +108,7 @@ async def trusted(world: World) -> bytes:
     said = b""
     for words in (("trust", "pot"), ("trust",)):
         done = await asyncio.to_thread(
-            subprocess.run,
-            [program("holdfast"), "hosts", *words],
-            env=world.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            timeout=30,
-            start_new_session=True,
+            forked.run, CLI, "hosts", *words, env=world.environment
         )
         said += done.stdout + done.stderr
     return said

@@ -72,7 +72,7 @@ def place(sshd: Sshd) -> Iterator[Place]:
     root = Path(tempfile.mkdtemp(prefix="hf-"))
     one = Place(sshd, root)
     yield one
-    one.world.stop()
+    one.world.close()
     shutil.rmtree(root, ignore_errors=True)
 
 

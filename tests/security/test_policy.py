@@ -12,7 +12,13 @@ import pytest
 from fakes.sshd import Sshd
 from fakes.tools import served, tools
 from fakes.watch import connected, records, soon
-from holdfast.v1 import admin_pb2, admin_pb2_grpc, common_pb2
+from holdfast.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    common_pb2,
+    session_pb2,
+    session_pb2_grpc,
+)
 from holdfast_daemon.rpc.context import KEY
 
 if TYPE_CHECKING:
@@ -135,6 +141,12 @@ async def test_a_job_on_an_unusual_port_is_not_one_of_the_allowed_host(
             await ssh.stop(job)
 
 
+def denied(world: World, count: int) -> list[dict[str, Any]]:
+    """Return the refusals on record, once there are so many."""
+    found = [one for one in records(world) if one["phase"] == "denied"]
+    return found if len(found) == count else []
+
+
 DISABLED = "[hosts.box]\nenabled = false\n"
 
 
@@ -178,6 +190,53 @@ async def test_what_a_disabled_host_left_can_be_read_and_ended(sshd: Sshd) -> No
             assert (await ssh.read(done["job_id"], offset=0))["stdout"] == "kept\n"
             assert (await ssh.stop(running))["stopped"] is True
             assert (await ssh.told("ssh_disconnect", target="box"))["closed"]
+
+
+async def test_a_session_is_no_way_into_a_host_that_was_disabled_since(
+    sshd: Sshd,
+) -> None:
+    """SC-01: commands and keys still went into sessions that were opened before."""
+    with served(sshd) as world:
+        async with tools(world, target="") as ssh:
+            ways = {"box": {}, sshd.target: key(sshd)}
+            ids = [
+                (await ssh.told("ssh_session_open", target=target, connect=connect))[
+                    "session_id"
+                ]
+                for target, connect in ways.items()
+            ]
+            marker = world.root / "reached"
+            world.configure(DISABLED)
+            await asyncio.to_thread(world.cli, "reload")
+            for session in ids:
+                for tool, given in (
+                    ("ssh_session_run", {"command": f"touch {marker}"}),
+                    ("ssh_session_write", {"input": f"touch {marker}\n"}),
+                ):
+                    error = await ssh.refused(tool, session=session, **given)
+                    assert (error["reason"], error["ran"]) == ("HOST_DISABLED", "no")
+                    assert "[hosts.box]" in error["hint"]
+                # What reaches no host goes on.
+                await ssh.told("ssh_session_read", session=session)
+            person = common_pb2.ClientContext(name="cli", person=True)
+            async with connected(world) as client:
+                stub = session_pb2_grpc.SessionServiceStub(client.channel)
+                start = session_pb2.AttachStart(session=ids[0])
+                call = stub.AttachSession(metadata=((KEY, person.SerializeToString()),))
+                await call.write(session_pb2.AttachSessionRequest(start=start))
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call.read()
+                assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+            refused = await soon(lambda: denied(world, 5), "all five are recorded")
+            assert {one["metadata"]["reason"] for one in refused} == {"HOST_DISABLED"}
+            world.configure("")
+            await asyncio.to_thread(world.cli, "reload")
+            for session in ids:
+                told = await ssh.told(
+                    "ssh_session_run", session=session, command=f"ls {marker}"
+                )
+                assert told["exit_code"] != 0
+                assert (await ssh.told("ssh_session_close", session=session))["closed"]
 
 
 async def test_the_record_of_a_stop_names_the_host_and_the_job(

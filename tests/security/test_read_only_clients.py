@@ -47,6 +47,18 @@ CALLS: dict[str, dict[str, Any]] = {
         "path": "a",
         "edits": [{"old": "a", "new": "b"}],
     },
+    "ssh_copy": {
+        "target": "box",
+        "direction": "download",
+        "sources": ["/none"],
+        "destination": "/none",
+    },
+    "ssh_sync": {
+        "target": "box",
+        "direction": "download",
+        "source": "/none",
+        "destination": "/none",
+    },
     "ssh_session_open": {"target": "box"},
     "ssh_session_run": {"session": "s1234567", "command": "true"},
     "ssh_session_write": {"session": "s1234567", "input": "true\n"},
@@ -110,6 +122,9 @@ def filled(message: Message) -> Message:
             filled(getattr(message, field.name).add())
         elif field.name == "target":
             setattr(message, field.name, "box")
+        elif field.name == "path":
+            # Not the home directory, which may be large and is searched for long.
+            setattr(message, field.name, "/j1234567")
         elif options.required and field.enum_type is not None:
             setattr(message, field.name, field.enum_type.values[1].number)
         elif options.required and field.type == field.TYPE_STRING:

@@ -44,7 +44,7 @@ def world(short_path: Path, sshd: Sshd) -> Iterator[World]:
     one.configure("[limits]\nreap_seconds = 0.1\n")
     one.run.mkdir(mode=0o700)
     yield one
-    one.stop()
+    one.close()
 
 
 @pytest.fixture(params=["library", "own"])

@@ -16,7 +16,6 @@ import pytest
 from fakes.watch import (
     connected,
     daemons_of,
-    exit_code,
     records,
     run,
     soon,
@@ -147,7 +146,7 @@ async def test_a_daemon_whose_lock_was_taken_over_ends_in_order(
     try:
         second.start()
         os.kill(first, signal.SIGCONT)
-        assert await asyncio.to_thread(exit_code, first) == 75
+        assert await asyncio.to_thread(world.ended) == 75
         assert second.cli_json("status")["pid"] == second.pid
     finally:
         second.stop()

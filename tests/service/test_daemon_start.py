@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fakes import forked
+from fakes.forked import Forking
+from fakes.nursery import DAEMON
 from fakes.supervisor import Supervisor
 from fakes.watch import until
 from fakes.world import World, program
@@ -28,15 +31,10 @@ def start(
     world: World, *arguments: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the daemon, which is to end by itself."""
-    return subprocess.run(
-        [program("holdfastd"), *arguments],
-        env={**world.environment, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
+    env = {**world.environment, **environment}
+    done = forked.run(DAEMON, *arguments, env=env, seconds=20)
+    out, err = done.stdout.decode(), done.stderr.decode()
+    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
 
 @pytest.fixture
@@ -44,13 +42,14 @@ def place(short_path: Path) -> Iterator[World]:
     """Yield a user's machine on which no daemon runs yet."""
     one = World(short_path)
     yield one
-    one.stop()
+    one.close()
 
 
 def test_it_tells_its_version(place: World) -> None:
     """Contract section 1: --version."""
     done = start(place, "--version")
-    assert (done.returncode, done.stdout) == (0, version("holdfast") + "\n")
+    said = f"holdfastd {version('holdfast')}\n"
+    assert (done.returncode, done.stdout) == (0, said)
 
 
 def test_check_validates_the_configuration_and_touches_nothing(place: World) -> None:
@@ -138,9 +137,14 @@ def _file(path: Path) -> None:
     "spoil", [_foreign, _open_to_others, _linked, _file], ids=lambda made: made.__name__
 )
 def test_a_directory_that_is_not_private_is_refused(
-    place: World, part: str, spoil: Callable[[Path], None]
+    place: World,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    spoil: Callable[[Path], None],
 ) -> None:
     """A5.21, SC-11: foreign, open, symlinked or no directory at all: exit 78."""
+    # how a refusal ends the program is shown by the others
+    monkeypatch.setattr(Forking, "allowed", True)
     place.state.mkdir(mode=0o700)
     path = Path(os.path.normpath(place.state / part))
     if path == place.state:

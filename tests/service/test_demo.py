@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from fakes.watch import told_of
 from fakes.world import program
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fakes.sshd import Sshd
 
 
@@ -32,18 +34,6 @@ def demo(short_path: Path, *arguments: str, **more: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def using(directory: Path) -> list[str]:
-    """Return the command lines of the processes that name `directory`."""
-    found: list[str] = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if os.fsencode(directory) in path.read_bytes():
-                found.append(path.with_name("cmdline").read_text())
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-    return found
-
-
 def test_the_demo_survives_a_killed_client_and_leaves_nothing(short_path: Path) -> None:
     """NF-01: a job of a client that was killed is read on by the next one."""
     code, text = demo(short_path, PATH=os.defpath)
@@ -59,7 +49,7 @@ def test_the_demo_survives_a_killed_client_and_leaves_nothing(short_path: Path) 
     assert "Traceback" not in text
     assert "Warning" not in text
     assert list(short_path.iterdir()) == []
-    assert using(short_path) == []
+    assert told_of(short_path) == {}
 
 
 @pytest.mark.needs_sshd
@@ -88,4 +78,4 @@ def test_a_host_that_is_not_there_is_told(short_path: Path, sshd: Sshd) -> None:
     assert "no-such-host.invalid" in text
     assert "Traceback" not in text
     assert list(short_path.iterdir()) == []
-    assert using(short_path) == []
+    assert told_of(short_path) == {}

@@ -50,6 +50,7 @@ def test_the_daemon_is_told_as_it_is(world: World) -> None:
     assert told["state_dir"] == str(world.state)
     assert (told["config_error"], told["audit_error"]) == ("", "")
     assert told["memory_bytes"] > 1_000_000
+    assert told["tasks"] > 0
     words = world.cli("status").stdout.decode()
     for text in (version, str(world.pid), str(world.socket), str(world.config)):
         assert text in words
@@ -130,7 +131,7 @@ async def test_the_command_line_and_grpc_tell_the_same(world: World) -> None:
             admin_pb2.StatusRequest(limits=True), metadata=client.metadata()
         )
     printed = await asyncio.to_thread(world.cli_json, "status", "--limits")
-    changing = {"uptime_seconds", "memory_bytes", "clients", "connections"}
+    changing = {"uptime_seconds", "memory_bytes", "clients", "connections", "tasks"}
     answered = to_json(answer)
     for name in answered.keys() - changing:
         assert printed[name] == answered[name], name

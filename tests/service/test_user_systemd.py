@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from fakes.sshd import descendants
+from fakes.machine import DROP_IN, UNIT, Machine
 from fakes.watch import first_answer, until
 from fakes.world import program
 
@@ -22,113 +21,14 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.needs_systemd, pytest.mark.xdist_group("systemd")]
 
-WRAPPER = Path(__file__).with_name("with_user_systemd.sh")
-SKIP = 77
-UNIT = "holdfast.service"
-# The settings that the tests rely on are those of a real installation, but for times.
-UNIT_TEXT = """
-[Unit]
-Description=SSH for AI agents that does not lose its place
-StartLimitBurst=50
-
-[Service]
-Type=notify
-NotifyAccess=main
-ExecStart={daemon}
-ExecReload=/bin/kill -HUP $MAINPID
-Restart=on-failure
-RestartSec=100ms
-RestartPreventExitStatus=64 75 78
-WatchdogSec=1s
-TimeoutStopSec=15s
-KillMode=mixed
-RuntimeDirectory=holdfast
-RuntimeDirectoryMode=0700
-RuntimeDirectoryPreserve=yes
-UMask=0077
-LimitCORE=0
-Environment=HOLDFAST_SSH_CONFIG={ssh_config}
-
-[Install]
-WantedBy=default.target
-"""
-
-
-class Machine:
-    """A machine whose user has a service manager; commands run inside it."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.environment = {"HOME": str(home), "PATH": os.environ["PATH"]}
-        self._wrapper = subprocess.Popen(
-            [WRAPPER, "sh", "-c", "echo up; exec cat"],
-            env=self.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self._wrapper.stdout is not None
-        if self._wrapper.stdout.readline() != "up\n":
-            _, said = self._wrapper.communicate(timeout=10)
-            assert self._wrapper.returncode == SKIP, said
-            pytest.skip(f"no user manager here: {said.removeprefix('skip: ').strip()}")
-        inside = next(
-            pid
-            for pid in descendants(self._wrapper.pid)
-            if Path(f"/proc/{pid}/cmdline").read_bytes() == b"cat\0"
-        )
-        self.enter = ["nsenter", f"--target={inside}", "--mount", "--pid", "--cgroup"]
-        self.enter.append("--")
-
-    def close(self) -> None:
-        """End the manager and all that runs under it."""
-        with self._wrapper:
-            self._wrapper.communicate(timeout=20)
-
-    def run(
-        self, *words: str, check: bool = True, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command inside, as the user."""
-        return subprocess.run(
-            [*self.enter, *words],
-            env={**self.environment, **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=check,
-        )
-
-    def systemctl(self, *words: str, check: bool = True) -> str:
-        """Speak to the manager."""
-        runtime = {"XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}"}
-        return self.run("systemctl", "--user", *words, check=check, **runtime).stdout
-
-    def show(self, name: str) -> str:
-        """Return one property of the unit."""
-        return self.systemctl("show", UNIT, "--value", "--property", name).strip()
-
-    def cli(self, *words: str) -> Any:
-        """Run `holdfast … --json`; the environment holds HOME and PATH alone."""
-        told = self.run(program("holdfast"), "--no-autostart", *words, "--json")
-        return json.loads(told.stdout)
-
-    def signal(self, name: str) -> None:
-        """Signal the daemon, whose process id counts inside only."""
-        self.run("kill", "-s", name, self.show("MainPID"))
-
 
 @pytest.fixture(scope="module")
 def machine(sshd: Sshd) -> Iterator[Machine]:
     with tempfile.TemporaryDirectory(prefix="hf-") as home:
-        units = Path(home, ".config", "systemd", "user")
-        units.mkdir(parents=True)
-        (units / UNIT).write_text(
-            UNIT_TEXT.format(daemon=program("holdfastd"), ssh_config=sshd.config)
-        )
         one = Machine(Path(home))
         try:
+            one.drop_in.write_text(DROP_IN.format(ssh_config=sshd.config))
+            one.service("install")
             yield one
         finally:
             one.close()

@@ -67,11 +67,25 @@ mkdir -p /run/systemd/system # sd_booted() looks for it
 mount -t tmpfs -o mode=755 tmpfs /run/user
 mkdir -m 700 "$runtime"
 export XDG_RUNTIME_DIR="$runtime" DBUS_SESSION_BUS_ADDRESS="unix:path=$runtime/bus"
+if [ -x "${HF_MANAGER%/*}/systemd-journald" ]; then # a journal of its own, gone with us
+  mount -t tmpfs -o mode=755 tmpfs /var/log
+  mount -t tmpfs -o mode=755 tmpfs /run/log 2>/dev/null || true
+  mkdir -p "/var/log/journal/$(cat /etc/machine-id)" /run/systemd/journal /run/systemd/journald.conf.d
+  printf '[Journal]\nStorage=persistent\nSplitMode=uid\nReadKMsg=no\nAudit=no\nForwardToSyslog=no\n' \
+    >/run/systemd/journald.conf.d/holdfast.conf
+  : >/run/systemd/journal/flushed
+  "${HF_MANAGER%/*}/systemd-journald" >"$HF_TOP/journald.log" 2>&1 &
+  left=100
+  until [ -S /run/systemd/journal/stdout ] || [ "$left" = 0 ]; do
+    left=$((left - 1))
+    sleep 0.02
+  done
+fi
 sh -c 'echo $$ >"$0/init.scope/cgroup.procs"; cd /; exec env -i HOME="$HOME" PATH="$PATH" \
   XDG_RUNTIME_DIR="$XDG_RUNTIME_DIR" SYSTEMD_LOG_TARGET=console "$HF_MANAGER" --user' \
   "$service" >"$HF_TOP/manager.log" 2>&1 &
 manager=$!
-left=250
+left=1500
 until [ -S "$runtime/bus" ] && [ -S "$runtime/systemd/private" ]; do
   left=$((left - 1))
   if [ "$left" = 0 ] || ! kill -0 "$manager" 2>/dev/null; then

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from holdfast_daemon.connection.pool import Pool
     from holdfast_daemon.hosts.host import Host
 
-CYCLES = int(os.environ.get("HOLDFAST_CYCLES", "300"))
+CYCLES = int(os.environ.get("HOLDFAST_CYCLES", "200"))
 # The tools make the same way longer, and their daemon is another process.
 TOOL_CYCLES = CYCLES if "HOLDFAST_CYCLES" in os.environ else 60
 SECONDS = 60 + CYCLES * 0.5

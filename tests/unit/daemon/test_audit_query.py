@@ -3,19 +3,22 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from fakes.audit import a_record, audit_log, records
-from holdfast_daemon.audit import files, query
+from fakes.watch import soon
+from holdfast_daemon.audit import cursor, files, query
+from holdfast_daemon.audit.snapshot import snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
-    from pathlib import Path
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator
 
     from holdfast_daemon.audit.chain import AuditLog
+    from holdfast_daemon.audit.snapshot import Snapshot
 
 
 @pytest.fixture
@@ -213,3 +216,63 @@ async def test_many_followers_come_and_go(log: AuditLog) -> None:
         assert await waiting
         await stream.aclose()
     assert not vars(log)["_watchers"]
+
+
+@pytest.mark.parametrize("name", ["20261121", "01", "0", "1.gz", "٣"])
+async def test_a_copy_that_somebody_made_is_none_of_ours(
+    directory: Path, name: str
+) -> None:
+    """OB-01: one with a date was counted up to, deleted, or stopped the log."""
+    copy = directory / f"{files.CURRENT}.{name}"
+    log = audit_log(directory, file_bytes=10_000, files=3)
+    await log.open()
+    await append(log, range(10))
+    copy.write_text("mine")
+    await append(log, range(10, 200))
+    assert log.error == ""
+    verdict = await asyncio.to_thread(query.verify, directory)
+    assert verdict.intact, verdict.faults
+    assert seqs(list(query.read(directory, 1))) == [200]
+    await log.close()
+    assert copy.read_text() == "mine"
+    assert files.numbers(directory) == [1, 2]
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+async def test_a_follower_that_leaves_keeps_no_descriptor(
+    log: AuditLog, directory: Path, monkeypatch: pytest.MonkeyPatch, turn: int
+) -> None:
+    """OB-01: who leaves while a thread opens or reads files gives them all back."""
+    await append(log, range(5))
+    before = _descriptors(directory)
+    there, go_on = threading.Event(), threading.Event()
+    turns = iter(range(100))
+
+    @contextmanager
+    def slowly(directory: Path) -> Generator[Snapshot]:
+        with snapshot(directory) as now:
+            if next(turns) == turn:
+                there.set()
+                go_on.wait(20)
+            yield now
+
+    monkeypatch.setattr(cursor, "snapshot", slowly)
+    follower = asyncio.create_task(take(query.follow(log), 1000))
+    assert await asyncio.to_thread(there.wait, 20)
+    follower.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(follower, return_exceptions=True)
+    assert follower.cancelled()
+
+    await soon(lambda: _descriptors(directory) == before, "all are given back")
+
+
+def _descriptors(directory: Path) -> list[str]:
+    """Return which files of the log this process has open."""
+    found: list[str] = []
+    for one in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found.append(str(one.readlink()))
+    return sorted(name for name in found if name.startswith(str(directory)))

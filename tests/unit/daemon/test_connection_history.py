@@ -9,7 +9,7 @@ import pytest
 
 from fakes.links import make_limits
 from holdfast_daemon.clock import SystemClock
-from holdfast_daemon.connection.entry import Entry, Row
+from holdfast_daemon.connection.entry import Entry, Row, Wish
 from holdfast_daemon.connection.history import History, Kind
 from holdfast_daemon.connection.room import make_room
 from holdfast_daemon.connection.standing import Chronicle
@@ -93,10 +93,11 @@ class TestWatch:
         assert clock.boottime() >= clock.monotonic() - 1
 
 
-def row(state: str, age: float = 0) -> Row:
+def row(state: str, since: datetime | None = None) -> Row:
     return Row(
         name="web", account="a", target="me@web", state=state, channels=0, leases=0,
-        age=age, idle=0, via="", passengers=0, server_version="", auth_method="",
+        age=0, since=since, idle=0, via="", passengers=0,
+        server_version="", auth_method="",
     )  # fmt: skip
 
 
@@ -134,11 +135,10 @@ class TestChronicle:
 
     def test_it_is_connected_since_the_oldest_connection_was(self) -> None:
         chronicle = Chronicle(make_limits(), SystemClock())
-        rows = [row("ready", 5), row("ready", 3600)]
+        then = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+        rows = [row("ready", then + timedelta(hours=1)), row("ready", then)]
         (found,) = chronicle.standings(["a"], rows, lambda _: 0.0)
-        assert found.since is not None
-        age = datetime.now(UTC) - found.since
-        assert timedelta(seconds=3590) < age < timedelta(seconds=3700)
+        assert found.since == then
 
 
 class _Link:
@@ -198,6 +198,20 @@ class TestRoom:
         entries = [held("a", seats=1), held("a", seats=1)]
         host = dataclasses.replace(HOST, hostname="a")
         assert make_room(entries, host, self.LIMITS, urgent=True) == []
+
+    def test_one_above_the_limit_is_in_nobody_s_stead(
+        self, held: Callable[..., Entry]
+    ) -> None:
+        """It stays for what is urgent: another one may not take its place."""
+        entries = [held("a", seats=1), held("a", seats=1), held("a", extra=True)]
+        host = dataclasses.replace(HOST, hostname="a")
+        assert not entries[2].takes(Wish(host), over=True)
+        assert entries[2].takes(Wish(host, urgent=True), over=True)
+        with pytest.raises(LimitError):
+            make_room(entries, host, self.LIMITS, urgent=False)
+        entries[0].seats = 0
+        closed = make_room(entries, host, self.LIMITS, urgent=False)
+        assert closed == [entries[0], entries[2]]
 
     def test_a_refusal_names_the_busiest_and_keeps_hidden_hosts_hidden(
         self, held: Callable[..., Entry]

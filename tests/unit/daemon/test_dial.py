@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import sys
 from dataclasses import replace
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from holdfast_daemon.connection import dial
+from holdfast_daemon.connection import diagnosis, dial
 from holdfast_daemon.hosts.host import Host, Wire
 
 if TYPE_CHECKING:
@@ -68,6 +69,25 @@ async def test_it_knocks_as_often_as_is_said(
     with late:
         async with asyncio.timeout(SECONDS):
             (await trying).close()
+
+
+async def test_each_address_that_failed_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """NF-19: not the last one only."""
+    late = Listener()
+
+    async def found(*_: object, **__: object) -> list[tuple[object, ...]]:
+        names = ("127.0.0.1", "127.0.0.2")
+        return [(socket.AF_INET, 0, 0, "", (name, late.port)) for name in names]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", found)
+    named = replace(host(late.port), hostname="box.example")
+    with pytest.raises(OSError, match="Multiple") as told:
+        await dial.dial(named, SECONDS)
+    late.socket.close()
+    assert diagnosis.addresses(named, told.value) == ("127.0.0.1", "127.0.0.2")
+    assert diagnosis.number(told.value) == errno.ECONNREFUSED
 
 
 async def test_it_comes_from_the_address_or_the_interface(listener: Listener) -> None:

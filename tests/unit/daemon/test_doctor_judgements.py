@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import os
 import resource
 from typing import TYPE_CHECKING, Any
 
@@ -232,6 +233,16 @@ def test_a_known_hosts_file_that_can_t_be_read(tmp_path: Path) -> None:
     finding = person.judge_known_hosts([person.known_hosts(str(tmp_path))])
     assert finding.verdict is FAIL
     assert person.judge_known_hosts([]).verdict is SKIP
+
+
+def test_a_known_hosts_that_is_a_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """NF-19: whoever should write to it may never come; /dev/null says nothing."""
+    pipe = tmp_path / "known_hosts"
+    os.mkfifo(pipe)
+    finding = person.judge_known_hosts([person.known_hosts(str(pipe))])
+    assert finding.verdict is FAIL
+    assert "pipe" in finding.told
+    assert person.known_hosts(os.devnull) == person.Lines(os.devnull, there=True)
 
 
 def test_files_others_can_write_are_told(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,48 @@ def test_what_is_not_ours_stays(tmp_path: Path) -> None:
         with pytest.raises(StateError):
             asyncio.run(_listen(place, again=True))
         assert Path(place.path).exists()
+
+
+def test_what_others_make_meanwhile_keeps_its_mode(tmp_path: Path) -> None:
+    """FW-01: a copy's directory that was made just then could not be entered."""
+    over, modes = threading.Event(), set[int]()
+
+    def make() -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            one = tmp_path / str(number)
+            one.mkdir(0o700)
+            modes.add(one.stat().st_mode & 0o777)
+            one.rmdir()
+
+    async def many() -> None:
+        for number in range(1000):
+            await _listen(Place(path=str(tmp_path / f"s{number}")))
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    try:
+        asyncio.run(many())
+    finally:
+        over.set()
+        thread.join()
+    assert modes == {0o700}
+
+
+def test_nobody_else_may_connect(tmp_path: Path) -> None:
+    """FW-01: whatever the mask is."""
+
+    async def look() -> int:
+        place = Place(path=str(tmp_path / "s"))
+        found = await listen(place, asyncio.Protocol)
+        try:
+            return (await asyncio.to_thread(os.stat, place.path)).st_mode & 0o777
+        finally:
+            found.close()
+
+    before = os.umask(0)
+    try:
+        assert asyncio.run(look()) == 0o600
+    finally:
+        os.umask(before)

@@ -226,6 +226,27 @@ async def test_the_longest_allowed_path_can_be_bound(tmp_path: Path, name: str) 
     instance.unlock()
 
 
+@pytest.mark.parametrize("drawn", ["xab", "axb"], ids=["bound", "second"])
+async def test_no_name_of_its_own_is_the_final_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: str
+) -> None:
+    """A5.21: one byte is left for each, and chance draws that of the socket."""
+    room = SOCKET_PATH_BYTES - len(os.fsencode(tmp_path)) - 3
+    path = tmp_path / ("d" * room) / "x"
+    letters = iter("".join(6 * letter for letter in drawn))
+    monkeypatch.setattr(
+        "holdfast_daemon.instance.secrets.choice", lambda _alphabet: next(letters)
+    )
+    instance = Instance(Places(path, tmp_path, tmp_path))
+    instance.lock()
+    async with serve(instance.bind_path(), "long"):
+        instance.publish()
+        assert await who(path) == "long"
+        assert len(list(path.parent.glob("?"))) == 2
+        instance.withdraw()
+    instance.unlock()
+
+
 # the lock
 
 

@@ -105,6 +105,17 @@ def test_a_standing_is_read_and_half_of_one_is_none() -> None:
     assert (only.ident, only.state, only.exit_code, only.size) == ("s1", "exited", 3, 9)
 
 
+@pytest.mark.parametrize("told", ["²", "9" * 5000, "99999999999", "-1", "1_0"])
+def test_what_a_host_tells_is_a_number_or_none(told: str) -> None:
+    """SE-11: a digit of another script, or thousands of them, broke off the reading."""
+    said = f"ident=s1\nstate=exited\nexit={told}\nseen={told[:25]}x\n\n".encode()
+    (only,) = standings(said)
+    assert (only.exit_code, only.seen) == (None, 0)
+    reader = AttachReader("h", "n")
+    reader.feed(f"\x1eholdfast-from:h:0:0\n\x1eholdfast-end:n:exit {told}\n".encode())
+    assert reader.trailer == (None, None)
+
+
 @pytest.mark.parametrize("shell", ["sh", "dash", "bash --posix", "busybox ash"])
 def test_every_posix_shell_reads_the_script(shell: str) -> None:
     """SE-06: the host's part is plain POSIX sh."""

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +11,7 @@ from fakes.links import change_limits, make_limits, read, write
 from holdfast_daemon.clock import SystemClock
 from holdfast_daemon.errors import InputError, Reason, StateError
 from holdfast_daemon.hosts import options
+from holdfast_daemon.hosts.files import ConfigFiles
 from holdfast_daemon.hosts.resolve import Question, Resolver
 from holdfast_daemon.hosts.tokens import home
 from holdfast_daemon.limits import Limits
@@ -383,3 +386,22 @@ async def test_the_caller_s_words_are_never_run(config: Path) -> None:
 async def test_a_value_with_blanks_stays_one_value(config: Path) -> None:
     found = await ask(config, "piped", ("IdentityFile", "/keys/my key"))
     assert found.identity_files[0] == "/keys/my key"
+
+
+def test_a_file_that_may_be_read_again_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only its mode changed, which no stamp tells."""
+    config = tmp_path / "config"
+    config.write_text("Host one\n")
+    files = ConfigFiles(config)
+    with monkeypatch.context() as patch:
+
+        def refuse(*_: object) -> str:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        patch.setattr(type(config), "read_text", refuse)
+        assert files.aliases() == []
+        assert files.troubles() == [f"{config} can't be read: Permission denied"]
+    assert [alias.name for alias in files.aliases()] == ["one"]
+    assert files.troubles() == []

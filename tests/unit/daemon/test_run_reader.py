@@ -59,6 +59,9 @@ def test_both_streams_end_it() -> None:
 @pytest.mark.parametrize(
     ("told", "expected"),
     [
+        ("run ²:/", Trailer(cwd="/")),
+        ("run 99999999999:/", Trailer(cwd="/")),
+        ("run " + 5000 * "9" + ":/", Trailer(cwd="/")),
         ("exit 3:", Trailer(exit_code=3, shell_ended=True)),
         ("signal KILL:", Trailer(signal="KILL", shell_ended=True)),
         ("run x:/", Trailer(cwd="/")),

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdfast_daemon import suspects
 from holdfast_daemon.secrets import Redactor, Secret
 
 CANARY = "c4nary-p4ss"
@@ -175,10 +176,43 @@ def test_no_known_secret_survives(secrets: list[str], text: str, at: int) -> Non
         assert secret not in rest
 
 
+def _tried_everywhere(text: str) -> str:
+    """What `suspects.hide` does, without its short cut."""
+    for shape in suspects.SHAPES:
+        text = shape.pattern.sub(rf"\1{suspects.REDACTED}", text)
+    return text
+
+
+_PARTS = (
+    "password", "passWD", "passphrase", "SECRET", "token", "api_key", "APIKEY",
+    "private-key", "tok_", "abcd", "bearer", "Bearer ", "--", "-", " ", "\n", "=", ":",
+    '"', "'", "sshpass", " -p", "://", "@", "[redacted]", "\u0130", "\u212a", "ß", "😀",
+    "-----BEGIN ", "PRIVATE KEY", "-----", "-----END ",
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=400)
+@given(parts=st.lists(st.sampled_from(_PARTS), max_size=30))
+def test_looking_only_where_a_word_stands_finds_the_same(parts: list[str]) -> None:
+    """SC-12, as a property: the quick way hides what the plain one hides."""
+    text = "".join(parts)
+    assert suspects.hide(text) == _tried_everywhere(text)
+
+
 @pytest.mark.timeout(30)  # quadratic time would take hours
 @pytest.mark.parametrize(
     "unit",
-    ["password", "password=", 'password="', "-----BEGIN PRIVATE KEY-----", "://a:"],
+    [
+        "password",
+        "password=",
+        'password="',
+        "-----BEGIN PRIVATE KEY-----",
+        "://a:",
+        "--token ",
+        "bearer ",
+        "tok_a",
+        "-----begin ",
+    ],
 )
 def test_hostile_text_is_cleaned_in_linear_time(unit: str) -> None:
     Redactor().clean(unit * 300_000)

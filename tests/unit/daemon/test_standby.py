@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from holdfast_daemon.connection.shell import Probe, ShellFacts
 from holdfast_daemon.connection.standby import LONGEST, Greeting, Script
 from holdfast_daemon.streams import Stream
 
@@ -28,6 +29,7 @@ GUARDS = {
 }
 DOING = {
     "an export": "export A=1\n",
+    "a last line without its end": "# x\nexport A=1",
     "another file": "if [ -f /etc/bashrc ]; then\n. /etc/bashrc\nfi\n",
     "a guard too late": 'A=1\n[ -z "$PS1" ] && return\n',
     "half a guard": "case $- in\n    *i*) A=1 ;;\nesac\n",
@@ -37,8 +39,10 @@ DOING = {
 class Waiter:
     """A login shell that sshd has told to wait."""
 
-    def __init__(self, shell: str, home: Path, *, look: bool = True) -> None:
-        self.greeting = Greeting(look=look)
+    def __init__(
+        self, shell: str, home: Path, *, look: bool = True, probe: Probe | None = None
+    ) -> None:
+        self.greeting = Greeting(look=look, probe=probe)
         self.process = subprocess.Popen(
             [Path(shell).name, "-c", self.greeting.command],
             executable=shell,
@@ -49,7 +53,8 @@ class Waiter:
             stderr=subprocess.PIPE,
         )
         assert self.process.stdout is not None
-        self.greeting.received(Stream.OUT, self.process.stdout.readline())
+        for _ in range(1 if probe is None else 2):
+            self.greeting.received(Stream.OUT, self.process.stdout.readline())
 
     @property
     def waits(self) -> bool:
@@ -184,3 +189,52 @@ def test_every_text_arrives_as_it_is(text: str, shell: str) -> None:
     waiter = Waiter(shell, Path("/"), look=False)
     code, out, err = waiter.tell(script(command).waiting)
     assert (code, out, err) == (0, text.encode(), b"")
+
+
+@pytest.mark.parametrize("shell", LOGIN_SHELLS)
+def test_a_shell_that_is_found_out_about_waits_at_once(
+    shell: str, tmp_path: Path
+) -> None:
+    """Issue 3 point 5: one channel tells what the shell is, and then has it wait."""
+    probe = Probe()
+    waiter = Waiter(shell, tmp_path, probe=probe)
+    assert probe.facts("SSH-2.0-OpenSSH_9.2") == ShellFacts("posix")
+    assert waiter.waits
+    told = waiter.tell(script("cat; exit 3").waiting, b"input")
+    assert told == (3, b"input", b"")
+
+
+@pytest.mark.parametrize(
+    ("shell", "facts"),
+    [
+        ("/bin/rbash", ShellFacts("posix", confined=True)),
+        ("/usr/bin/zsh", ShellFacts("posix")),
+        ("/usr/bin/fish", ShellFacts("fish")),
+        ("/usr/bin/tcsh", ShellFacts("csh")),
+    ],
+)
+def test_other_shells_are_found_out_about_and_end(
+    shell: str, facts: ShellFacts, tmp_path: Path
+) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} here: run packaging/test-packages.sh")
+    probe = Probe()
+    greeting = Greeting(look=True, probe=probe)
+    run = subprocess.run(
+        [Path(shell).name, "-c", greeting.command],
+        executable=shell,
+        env=environment(shell, tmp_path),
+        check=False,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=20,
+    )
+    greeting.received(Stream.OUT, run.stdout)
+    greeting.received(Stream.ERR, run.stderr)
+    assert probe.facts("SSH-2.0-OpenSSH_9.2") == facts
+    assert not greeting.waits
+
+
+def test_the_words_are_one_line() -> None:
+    """A device with a command line of its own would take each for a command."""
+    assert "\n" not in Greeting(look=True, probe=Probe()).command

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fakes.sshd import keygen
+from fakes.sshd import RSA_BITS, keygen
 from holdfast_daemon.connection import strength
 from holdfast_daemon.errors import Reason
 from holdfast_daemon.hosts.host import Algorithms, Host
@@ -35,7 +35,7 @@ def test_keys_and_certificates_are_taken_apart(tmp_path: Path, kind: str) -> Non
     """AU-06: RequiredRSASize and CASignatureAlgorithms see what ssh-keygen made."""
     key = keygen(tmp_path / "key", kind=kind)
     plain = blob(tmp_path / "key.pub")
-    bits = 3072 if kind == "rsa" else None
+    bits = RSA_BITS if kind == "rsa" else None
     assert strength.rsa_bits(plain) == bits
     assert strength.signed_with(plain) == ""
     authority = keygen(tmp_path / "authority", kind="ed25519")
@@ -58,7 +58,7 @@ def test_what_is_too_weak_is_refused_by_name(tmp_path: Path) -> None:
     assert trouble is not None
     assert trouble.reason is Reason.UNSUPPORTED
     assert "RequiredRSASize" in trouble.message
-    assert "3072" in trouble.message
+    assert str(RSA_BITS) in trouble.message
     assert "4096" in trouble.message
     assert strength.is_short(strict, plain)
     assert not strength.is_short(HOST, plain)

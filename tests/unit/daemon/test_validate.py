@@ -146,8 +146,8 @@ def test_an_enum_value_must_be_known() -> None:
 
 
 def test_a_planned_field_is_refused_not_ignored() -> None:
-    error = refusal(exec_pb2.RunRequest(command="x", durable=True))
-    assert error.message == "durable does not work in this release"
+    error = refusal(probe(planned="x"))
+    assert error.message == "planned does not work in this release"
 
 
 def test_a_contract_that_can_not_be_checked_is_a_mistake() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from holdfast_daemon.output.text import clean
@@ -124,6 +124,7 @@ DATA = st.lists(
 
 
 @settings(max_examples=400, deadline=None)
+@example(b"\xff\xfe\xff\xfe", 2, 2, False)
 @given(DATA, st.integers(0, 400), st.integers(1, 2000), st.booleans())
 def test_a_window_keeps_to_its_budget_whatever_it_shows(
     data: bytes, budget: int, held: int, whole: bool

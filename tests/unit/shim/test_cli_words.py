@@ -65,6 +65,8 @@ def test_moments_are_told_by_their_distance() -> None:
     assert output.ago("2026-11-20T12:00:03Z", now) == "0 s ago"
     assert output.ago("2026-11-17T12:00:00Z", now) == "3 d ago"
     assert output.ago("whenever", now) == "whenever"
+    # A host tells when it made what it keeps, in whatever words.
+    assert output.ago("2026-11-17T12:00:00", now) == "2026-11-17T12:00:00"
 
 
 def test_sizes_are_told_in_binary_units() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ async def test_callers_share_one_greeting(short_path: Path) -> None:
 
 async def test_the_socket_may_lie_in_a_directory_of_any_name(short_path: Path) -> None:
     """Contract section 2: gRPC reads targets as URIs, people name directories."""
-    place = short_path / "a b%41#?ü"
+    place = short_path / os.fsdecode(b"a b%41#?\xc3\xbc\xff")
     place.mkdir(0o700)
     context = common_pb2.ClientContext(name="test")
     async with (
@@ -105,6 +106,20 @@ async def test_the_socket_may_lie_in_a_directory_of_any_name(short_path: Path) -
     ):
         assert daemon.socket.is_socket()
         assert (await client.connect()).instance == "first"
+
+
+async def test_an_environment_that_says_too_much_is_named(short_path: Path) -> None:
+    """Contract section 2: nobody would guess it from a message that is too large."""
+    hosts = [f"web{number:014}" for number in range(4000)]
+    context = common_pb2.ClientContext(allowed_hosts=hosts)
+    async with (
+        FakeDaemon(short_path / "s") as daemon,
+        DaemonClient(daemon.socket, context, autostart=False) as client,
+    ):
+        with pytest.raises(CallError) as caught:
+            await client.connect()
+    assert (caught.value.reason, caught.value.ran) == ("LIMIT_REACHED", "no")
+    assert "SSH_ALLOWED_HOSTS" in caught.value.hint
 
 
 async def test_a_missing_daemon_is_not_started_unless_asked(short_path: Path) -> None:

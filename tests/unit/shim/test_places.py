@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -198,3 +199,18 @@ def test_the_shim_refuses_a_socket_of_another_user(served: Path) -> None:
     os.chown(served.parent, 65534, -1)
     with pytest.raises(places.PlaceError, match="belongs to user 65534"):
         places.check(served)
+
+
+def test_without_a_home_the_next_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Section 2: a container's user may be in no password database."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    assert places.home_of({"HOME": "/home/u"}) == HOME
+    assert places.home_of({}) == Path(pwd.getpwuid(os.getuid()).pw_dir)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert places.home_of({"HOME": "/home/u"}) == HOME
+    with pytest.raises(places.PlaceError, match="no home directory is known") as caught:
+        places.home_of({"HOME": ""})
+    assert "HOME" in caught.value.hint

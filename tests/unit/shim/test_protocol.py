@@ -78,7 +78,7 @@ def test_initialize_tells_server_capabilities_and_instructions() -> None:
     """TR-01: the handshake."""
     result = shake(fresh(), "2025-06-18")["result"]
     assert result["serverInfo"]["name"] == "holdfast"
-    assert result["capabilities"] == {"tools": {}}
+    assert result["capabilities"] == {"tools": {"listChanged": True}}
     assert result["instructions"] == "how to use it"
     assert "resultType" not in result
 
@@ -257,6 +257,8 @@ def test_a_call_carries_name_arguments_token_and_client() -> None:
     assert (call.client.name, call.client.version) == ("editor", "3")
     note = json.loads(protocol.progress(call, 2.0, "half"))
     assert note["params"] == {"progressToken": "t", "progress": 2.0, "message": "half"}
+    note = json.loads(protocol.progress(call, 2.0, "half", total=4.0))
+    assert note["params"]["total"] == 4.0
 
 
 def test_the_client_of_a_stateless_call_is_the_one_it_names() -> None:

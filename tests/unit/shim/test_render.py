@@ -259,3 +259,12 @@ def test_a_search_that_found_nothing_says_so() -> None:
     )
     assert told["content"][0]["text"].endswith("\nno line matches 'zzz'")
     assert structured(message, request)["note"] == "no line matches 'zzz'"
+
+
+def test_a_line_that_only_looks_like_ours_is_no_gap() -> None:
+    """A command may print what it likes, its own job id and any digits too."""
+    line = "… [9 left out: ssh_job_read job_id=j7k2 stream=stdout offset={}] …\n"
+    for digits, offset in (("9" * 5000, 0), ("12", 12)):
+        cut = ended(truncated=True, stdout=line.format(digits))
+        told = render.result(cut, form="text", results="structured", client="x")
+        assert told["structuredContent"]["next_offset"] == offset

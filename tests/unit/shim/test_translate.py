@@ -224,12 +224,13 @@ class TestRefused:
         assert "hidden," not in error.message
 
     def test_a_planned_field_says_that_it_does_not_work_yet(self) -> None:
-        error = refusal(exec_pb2.RunRequest(), {"durable": True})
-        assert error.message == "durable does not work in this release"
+        error = refusal(probe(), {"planned": "x"})
+        assert error.message == "planned does not work in this release"
 
     def test_neither_is_named_among_the_known(self) -> None:
+        error = refusal(probe(), {"x": 1})
+        assert "planned" not in error.message
         error = refusal(exec_pb2.RunRequest(), {"x": 1})
-        assert "durable" not in error.message
         assert "timeout_ms" not in error.message
 
     @pytest.mark.parametrize("arguments", [None, [], 5, True, "x", "[]"])

@@ -1,0 +1,324 @@
+"""Copies whose client leaves or whose peer freezes, and what is seen of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fakes.copying import WAYS, Ways
+from fakes.proxy import Proxy
+from fakes.sshd import Sshd
+from fakes.syncing import ROOTS
+from fakes.terminal import sitting
+from fakes.tools import QUICK, Tools, content, failure, served, tools
+from fakes.watch import soon
+from fakes.world import program
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+    from pathlib import Path
+
+    from fakes.world import World
+
+pytestmark = [pytest.mark.needs_sshd, pytest.mark.timeout(120)]
+
+MIB = 1024 * 1024
+SIZE = 8 * MIB
+SLOW = MIB / 16
+LIMITS = (
+    f"{QUICK}copy_idle_seconds = 1\ncopy_patience_seconds = 3\nkeepalive_seconds = 1\n"
+)
+BOTH = pytest.mark.parametrize("way", WAYS)
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    directory = tmp_path_factory.mktemp("sshd")
+    home = directory / "home"
+    home.mkdir()
+    with Sshd(directory, options={"SetEnv": f"HOME={home}"}) as one:
+        yield one
+
+
+@pytest.fixture
+def proxy(sshd: Sshd) -> Iterator[Proxy]:
+    with Proxy(sshd.port) as one:
+        yield one
+
+
+@pytest.fixture
+def world(sshd: Sshd, proxy: Proxy, tmp_path: Path) -> Iterator[World]:
+    extra = "  ConnectTimeout 2\n"
+    config = proxy.config(sshd, tmp_path / "config", extra=extra)
+    limits = f"{LIMITS}progress_interval_seconds = 0.1\n"
+    with served(config, more=ROOTS, limits=limits) as one:
+        yield one
+
+
+@pytest.fixture
+def ways(tmp_path: Path, way: str) -> Ways:
+    ways = Ways(None, tmp_path, way)
+    (ways.source / "big").write_bytes(os.urandom(SIZE))
+    return ways
+
+
+def arrived(ways: Ways) -> int:
+    """Return the bytes of the destination, hidden parts included."""
+    found = 0
+    for path in ways.destination.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            found += path.stat().st_size if path.is_file() else 0
+    return found
+
+
+def whole(ways: Ways, name: str = "big") -> bool:
+    """Whether it is there as it is, and nothing else."""
+    first, second = (
+        hashlib.sha256((place / name).read_bytes()).hexdigest()
+        for place in (ways.source, ways.destination)
+    )
+    return first == second and ways.left() == [name]
+
+
+async def half(ways: Ways, proxy: Proxy) -> None:
+    """Return in the middle, which then lasts."""
+    await soon(lambda: arrived(ways) > SIZE // 3, "some of it is there", 60)
+    proxy.throttle(SLOW)
+
+
+async def copying(ssh: Tools) -> str:
+    """Return the job that copies."""
+    (job,) = (await ssh.told("ssh_job_list", running_only=True))["jobs"]
+    assert job["command"].startswith("copy ")
+    return str(job["job_id"])
+
+
+@contextlib.asynccontextmanager
+async def typed(
+    world: World, *words: str
+) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """Run `holdfast`; it is gone at the end."""
+    process = await asyncio.create_subprocess_exec(
+        program("holdfast"),
+        *words,
+        env=world.environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await asyncio.wait_for(process.communicate(), 20)
+
+
+def words(ways: Ways) -> list[str]:
+    """Return what a person types."""
+    here, there = ("", "box:") if ways.way == "upload" else ("box:", "")
+    return ["copy", f"{here}{ways.source}/big", f"{there}{ways.destination}/"]
+
+
+# who leaves
+
+
+@BOTH
+async def test_its_agent_is_killed(world: World, proxy: Proxy, ways: Ways) -> None:
+    """NF-15: the copy goes on while the client is away, and another reads its end."""
+    async with tools(world, client="other") as other:
+        async with tools(world) as ssh:
+            proxy.throttle(SIZE)
+            arguments = ways.filled("big")
+            await ssh.wire.start(
+                "tools/call", {"name": "ssh_copy", "arguments": arguments}
+            )
+            await half(ways, proxy)
+            job_id = await copying(other)
+            ssh.wire.process.kill()
+            await ssh.wire.ended()
+        assert (await other.read(job_id))["status"] == "running"
+        proxy.throttle(0)
+        job = await other.ended(job_id)
+        assert (job["status"], job["exit_code"]) == ("exited", 0)
+        assert "1 files copied, 8.0 MiB" in job["stdout"]
+    assert whole(ways)
+
+
+@BOTH
+async def test_its_command_line_is_killed(
+    world: World, proxy: Proxy, ways: Ways
+) -> None:
+    """NF-15: so it does when a terminal is closed; `holdfast job` tells its end."""
+    async with tools(world, client="other") as other:
+        proxy.throttle(SIZE)
+        async with typed(world, *words(ways)) as process:
+            await half(ways, proxy)
+            job_id = await copying(other)
+            process.kill()
+            await process.wait()
+        assert (await other.read(job_id))["status"] == "running"
+        proxy.throttle(0)
+        assert (await other.ended(job_id))["exit_code"] == 0
+    told = await asyncio.to_thread(world.cli, "job", job_id)
+    assert b"1 files copied" in told.stdout
+    assert whole(ways)
+
+
+@BOTH
+async def test_a_person_ends_it(world: World, proxy: Proxy, ways: Ways) -> None:
+    """NF-15: Ctrl-C ends the copy itself, and leaves nothing half."""
+    async with tools(world, client="other") as other:
+        proxy.throttle(SIZE)
+        async with typed(world, *words(ways)) as process:
+            await half(ways, proxy)
+            job_id = await copying(other)
+            process.send_signal(signal.SIGINT)
+            assert await asyncio.wait_for(process.wait(), 20) == 130
+        proxy.throttle(0)
+        assert (await other.ended(job_id))["status"] == "cancelled"
+    await soon(lambda: ways.left() == [], "nothing is left", 20)
+
+
+@BOTH
+@pytest.mark.parametrize("dies", [True, False], ids=["crash", "restart"])
+async def test_a_person_waits_over_a_restart(
+    world: World, proxy: Proxy, ways: Ways, *, dies: bool
+) -> None:
+    """NF-15: `holdfast copy` waits on with the next daemon; there is one copy."""
+    proxy.throttle(SIZE)
+    async with typed(world, *words(ways), "--json") as process:
+        await half(ways, proxy)
+        await asyncio.to_thread(world.kill if dies else world.stop)
+        await asyncio.to_thread(world.start)
+        proxy.throttle(0)
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+        assert process.returncode == 0, err
+    assert hashlib.sha256((ways.source / "big").read_bytes()).hexdigest() in str(out)
+    assert whole(ways)
+    jobs = await asyncio.to_thread(world.cli_json, "jobs")
+    assert [job["status"] for job in jobs["jobs"]] == ["exited"]
+
+
+# what holds it up
+
+
+@BOTH
+async def test_a_bound_on_bytes(sshd: Sshd, tmp_path: Path, way: str) -> None:
+    """NF-15: copy_bytes_per_second holds, for all copies together."""
+    limits = f"{QUICK}copy_bytes_per_second = {2 * MIB}\n"
+    with served(sshd, more=ROOTS, limits=limits) as world:
+        async with tools(world) as ssh:
+            ways = Ways(ssh, tmp_path, way)
+            for name in ("a", "b"):
+                (ways.source / name).write_bytes(os.urandom(3 * MIB))
+            await ssh.run("true")
+            begun = time.monotonic()
+            told = await ssh.together(
+                ("ssh_copy", ways.filled("a")), ("ssh_copy", ways.filled("b"))
+            )
+            took = time.monotonic() - begun
+    assert [content(one)["files"] for one in told] == [1, 1]
+    # Six MiB at two a second, and the last piece of each needs not be waited for.
+    assert 1.5 <= took <= 15
+    assert ways.left() == ["a", "b"]
+
+
+@BOTH
+async def test_a_peer_that_stands_still(world: World, proxy: Proxy, ways: Ways) -> None:
+    """NF-15: a frozen host is not waited for without end; called again it goes on."""
+    async with tools(world, client="other") as other:
+        ways.ssh = other
+        proxy.throttle(SIZE)
+        asking = asyncio.create_task(other.call("ssh_copy", **ways.filled("big")))
+        await half(ways, proxy)
+        proxy.freeze()
+        error = failure(await asyncio.wait_for(asking, 40))
+        assert error["reason"] == "CONNECTION_LOST"
+        assert error["ran"] == "unknown"
+        assert "goes on where it stopped" in error["hint"]
+        assert "big" not in ways.left()
+        proxy.heal()
+        told = await ways.copy("big")
+        assert told["bytes_transferred"] <= SIZE * 2 // 3 + MIB
+    assert whole(ways)
+
+
+@BOTH
+async def test_a_link_that_stands_still(
+    world: World, sshd: Sshd, proxy: Proxy, ways: Ways
+) -> None:
+    """NF-15: one that stands still is left, and the job goes on by another link."""
+    async with tools(world, client="other") as other:
+        ways.ssh = other
+        proxy.throttle(SIZE)
+        asking = asyncio.create_task(other.call("ssh_copy", **ways.filled("big")))
+        await half(ways, proxy)
+        frozen = sshd.freeze_connections()
+        proxy.throttle(0)
+        try:
+            told = content(await asyncio.wait_for(asking, 60))
+        finally:
+            sshd.thaw(frozen)
+        assert "for 1 s" in world.log.read_text()
+        assert told["status"] == "exited"
+        assert told["bytes_transferred"] <= SIZE + 2 * MIB
+    assert whole(ways)
+
+
+# what is seen of it
+
+
+@BOTH
+async def test_an_agent_sees_how_far_it_is(
+    world: World, proxy: Proxy, ways: Ways
+) -> None:
+    """FI-12, NF-15: notifications tell bytes, of how many, and rise; no content."""
+    async with tools(world) as ssh:
+        proxy.throttle(SIZE / 2)
+        asked: dict[str, Any] = {
+            "name": "ssh_copy",
+            "arguments": ways.filled("big"),
+            "_meta": {"progressToken": "far"},
+        }
+        answer = await ssh.wire.request("tools/call", asked)
+        assert content(answer["result"])["status"] == "exited"
+        notes = [note["params"] for note in ssh.wire.notes if "params" in note]
+    assert {note["progressToken"] for note in notes} == {"far"}
+    far = [note["progress"] for note in notes]
+    assert far == sorted(set(far))
+    told = [note for note in notes if note["progress"] > 0]
+    assert len(told) >= 3
+    for note in told:
+        assert note["total"] == SIZE
+        assert note["progress"] <= SIZE
+    assert any(re.search(r"of 8\.0 MiB .*iB/s, .* left", n["message"]) for n in told)
+    assert len(str(answer)) < 4000
+
+
+@BOTH
+async def test_a_person_sees_a_bar(world: World, proxy: Proxy, ways: Ways) -> None:
+    """FI-12: a bar with bytes, rate and time left on a terminal, and none elsewhere."""
+    proxy.throttle(SIZE / 3)
+    async with sitting(seconds=40) as terminal:
+        await terminal.run(
+            program("holdfast"),
+            *words(ways),
+            env={**world.environment, "COLUMNS": "120"},
+        )
+        await terminal.until(r"big.*[1-9]\.\d/8\.4 MB|big.*[1-9]\.\d/8\.0 MiB")
+        await terminal.until(r"[1-9]\.\d [MK]i?B/s")
+        await terminal.until(r"0:00:0\d")
+        assert await terminal.ended() == 0
+        await terminal.until("1 copied")
+    assert whole(ways)
+    done = await asyncio.to_thread(world.cli, *words(ways), "--overwrite")
+    assert done.stderr == b""

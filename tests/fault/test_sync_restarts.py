@@ -1,0 +1,624 @@
+"""Syncs are begun anew by themselves when the daemon dies or is restarted meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from fakes.sshd import sshd_binary
+from fakes.syncing import ROOTS, WAYS, Pair, engine_and_network, tree
+from fakes.tools import content, failure, tools
+from fakes.watch import alive, records, soon
+from fakes.world import program
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+
+    from fakes.proxy import Proxy
+    from fakes.tools import Result, Tools
+    from fakes.world import World
+
+pytestmark = [pytest.mark.needs_sshd, pytest.mark.timeout(120)]
+
+MIB = 1024 * 1024
+LARGE = int(os.environ.get("HOLDFAST_SYNC_RESTART_MIB", "4")) * MIB
+# The small ones come at once; the large one takes until the test goes on.
+RATE = LARGE / 2
+SLOW = MIB / 16
+SMALL = 20
+AWAY = {"CONNECTION_LOST", "DAEMON_LOST", "DAEMON_UNAVAILABLE", "DRAINING"}
+METHOD = "TransferService/SyncDirectory"
+
+BOTH = pytest.mark.parametrize("way", WAYS)
+KINDS = pytest.mark.parametrize("kind", ["rsync", "none-there"])
+
+
+class Net(NamedTuple):
+    """A daemon, and the network between it and its host."""
+
+    world: World
+    proxy: Proxy
+
+
+@pytest.fixture
+def kind() -> str:
+    """Which side has rsync: both, where a test does not say."""
+    return "rsync"
+
+
+@pytest.fixture
+def net(kind: str, tmp_path: Path) -> Iterator[Net]:
+    if sshd_binary() is None:
+        pytest.skip("no sshd here: run packaging/test-packages.sh")
+    directory = tmp_path / "host"
+    directory.mkdir()
+    with engine_and_network(kind, directory) as (world, proxy):
+        yield Net(world, proxy)
+
+
+def crash(world: World) -> None:
+    world.kill()
+    world.start()
+
+
+def restart(world: World) -> None:
+    assert world.stop() == 0
+    world.start()
+
+
+ENDS = pytest.mark.parametrize("end", [crash, restart])
+
+
+def filled(pair: Pair) -> None:
+    """Make what is synced, and something that is not in it."""
+    pair.fill({f"a{number:02}": os.urandom(1_000) for number in range(SMALL)})
+    pair.fill({"large": os.urandom(LARGE), "z/deep": b"1", "left.log": b"2"})
+    pair.fill({"old": b"3"}, pair.destination)
+
+
+def drafts(pair: Pair) -> list[Path]:
+    return list(pair.destination.glob(".large*"))
+
+
+def half(pair: Pair) -> bool:
+    """Whether a part of the large file has come, and the small ones are there."""
+    with contextlib.suppress(FileNotFoundError):
+        part = any(draft.stat().st_size > 0 for draft in drafts(pair))
+        return part and (pair.destination / f"a{SMALL - 1:02}").exists()
+    return False
+
+
+def local_rsyncs(pair: Pair) -> list[int]:
+    """Return the processes of rsync that this machine's side of a sync runs."""
+    found: list[int] = []
+    here = pair.source if pair.way == "upload" else pair.destination
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and alive(int(entry.name)):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if b"--archive" in words and os.fsencode(f"{here}/") in words:
+                    found.append(int(entry.name))
+    return found
+
+
+async def ended(ssh: Tools, job_id: str) -> Result:
+    """Read a job until it has ended, once the daemon is there again."""
+    async with asyncio.timeout(60):
+        while True:
+            told = await ssh.call(
+                "ssh_job_read", job_id=job_id, offset=0, wait_seconds=5
+            )
+            if told.get("isError"):
+                assert failure(told)["reason"] in AWAY, told
+            elif told["structuredContent"]["status"] != "running":
+                return content(told)
+            await asyncio.sleep(0.02)
+
+
+async def syncing(ssh: Tools) -> str:
+    (job,) = (await ssh.told("ssh_job_list", running_only=True))["jobs"]
+    assert job["command"].startswith("sync ")
+    return str(job["job_id"])
+
+
+@contextlib.asynccontextmanager
+async def begun(
+    net: Net, place: Path, way: str, **arguments: Any
+) -> AsyncGenerator[tuple[str, Pair]]:
+    """Have an agent sync; in the middle yield the job, and another agent's pair."""
+    async with (
+        tools(net.world, "--no-autostart", client="first") as one,
+        tools(net.world, "--no-autostart", client="other") as other,
+    ):
+        pair = Pair(other, place, way)
+        filled(pair)
+        net.proxy.throttle(RATE)
+        asking = asyncio.create_task(one.call("ssh_sync", **pair.filled(arguments)))
+        await soon(partial(half, pair), "the half of it is there", 60)
+        net.proxy.throttle(SLOW)
+        job_id = await syncing(other)
+        yield job_id, pair
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+
+def same(pair: Pair, *, but: tuple[str, ...] = ()) -> None:
+    """Expect both to be alike, and nothing else there."""
+    wanted = {name: what for name, what in tree(pair.source).items() if name not in but}
+    assert tree(pair.destination) == wanted
+
+
+def audited(world: World, job_id: str) -> None:
+    """Expect the log to be whole, and to tell that it was begun anew, and how."""
+    assert world.cli_json("audit", "--verify")["intact"]
+    world.stop()
+    found = [one for one in records(world) if one["event_type"] == "file_operation"]
+    first, *_, again, last = found
+    for field in ("direction", "source", "destination", "delete", "exclude"):
+        assert again["metadata"][field] == first["metadata"][field], field
+    assert again["client"] == first["client"]
+    assert again["metadata"]["job_id"] == last["metadata"]["job_id"] == job_id
+    assert again["metadata"]["resumed"] is True
+    assert (last["phase"], last["result"], last["exit_code"]) == ("end", "exited", 0)
+    assert last["metadata"]["created"] >= 1
+    log = world.log.read_text()
+    for trouble in ("incident", "was destroyed", "asynchronous generator"):
+        assert trouble not in log, log
+
+
+@BOTH
+@ENDS
+@KINDS
+async def test_a_sync_goes_on_by_itself(
+    net: Net, tmp_path: Path, way: str, end: Callable[[World], None]
+) -> None:
+    """FI-02, NF-15: the same job is begun anew; what had come whole is not sent again.
+
+    What is counted is of the last run alone, and the note says so.
+    """
+    asked = {"delete": True, "exclude": ["*.log"], "request_id": "once"}
+    async with begun(net, tmp_path, way, **asked) as (job_id, pair):
+        await asyncio.to_thread(end, net.world)
+        assert not (pair.destination / "large").exists()
+        net.proxy.throttle(0)
+        job = await ended(pair.ssh, job_id)
+        assert (job["status"], job["exit_code"]) == ("exited", 0), job
+        assert "the next one goes on with it" in job["note"]
+        assert "begun anew, and what is counted is of that last run" in job["note"]
+        assert "the next one begins it anew" in job["stderr"]
+        same(pair, but=("left.log",))
+        assert len((await pair.ssh.told("ssh_job_list"))["jobs"]) == 1
+    await asyncio.to_thread(audited, net.world, job_id)
+
+
+@BOTH
+@KINDS
+async def test_what_is_told_holds_over_restarts(
+    net: Net, tmp_path: Path, way: str
+) -> None:
+    """FI-02, NF-17: the same call is the same job, whose counts are of the last run."""
+    async with tools(net.world, "--no-autostart") as ssh:
+        pair = Pair(ssh, tmp_path, way)
+        filled(pair)
+        net.proxy.throttle(RATE)
+        asked = pair.filled({"request_id": "once"})
+        asking = asyncio.create_task(ssh.call("ssh_sync", **asked))
+        await soon(partial(half, pair), "the half of it is there", 60)
+        net.proxy.throttle(SLOW)
+        await asyncio.to_thread(crash, net.world)
+        assert failure(await asking)["reason"] == "DAEMON_LOST"
+        net.proxy.throttle(0)
+        told = content(await ssh.call("ssh_sync", **asked))
+        assert told["status"] == "exited", told
+        names = len(tree(pair.source)) + 1
+        assert told["files"] == names
+        assert 1 <= told["created"] <= 4
+        assert told["created"] + told.get("updated", 0) + told["skipped"] == names
+        assert "of that last run alone" in told["note"]
+        assert "created large" in told["changes"]
+        assert not any(change.startswith("created a0") for change in told["changes"])
+        await asyncio.to_thread(restart, net.world)
+        again = content(await ssh.call("ssh_sync", **asked))
+        assert again == told
+
+
+@BOTH
+@KINDS
+async def test_no_part_of_a_file_is_left(net: Net, tmp_path: Path, way: str) -> None:
+    """FI-02: also where nothing else is deleted, and such names are left out."""
+    async with begun(net, tmp_path, way, exclude=[".*"]) as (job_id, pair):
+        await asyncio.to_thread(crash, net.world)
+        net.proxy.throttle(0)
+        job = await ended(pair.ssh, job_id)
+        assert (job["status"], job["exit_code"]) == ("exited", 0), job
+        assert drafts(pair) == []
+        (pair.destination / "old").unlink()
+        same(pair)
+
+
+@BOTH
+@KINDS
+@pytest.mark.parametrize("dry", [True, False], ids=["dry", "real"])
+async def test_it_dies_before_it_has_begun(
+    net: Net, tmp_path: Path, way: str, *, dry: bool
+) -> None:
+    """FI-02: it is begun by the next daemon; a dry run changes nothing there either."""
+    net.world.stop()
+    net.world.start(HOLDFAST_FAILPOINT="sync.recorded", HOLDFAST_TESTING="1")
+    async with tools(net.world, "--no-autostart") as ssh:
+        pair = Pair(ssh, tmp_path, way)
+        filled(pair)
+        before = tree(pair.destination)
+        asked = pair.filled({"request_id": "once", "delete": True, "dry_run": dry})
+        error = failure(await ssh.call("ssh_sync", **asked))
+        assert (error["reason"], error["ran"]) == ("DAEMON_LOST", "unknown")
+        await asyncio.to_thread(crash, net.world)  # it is dead already
+        told = content(await ssh.call("ssh_sync", **asked))
+        assert told["status"] == "exited", told
+        assert (told["created"], told["deleted"]) == (SMALL + 4, 1)
+        if dry:
+            assert tree(pair.destination) == before
+        else:
+            same(pair)
+
+
+@BOTH
+async def test_killed_again_and_again(net: Net, tmp_path: Path, way: str) -> None:
+    """FI-02: each daemon begins it anew, and the last one ends it."""
+    async with begun(net, tmp_path, way, delete=True) as (job_id, pair):
+        for _ in range(3):
+            await asyncio.to_thread(crash, net.world)
+            net.proxy.throttle(RATE)
+            await soon(partial(half, pair), "the half of it is there", 60)
+            net.proxy.throttle(SLOW)
+            assert not (pair.destination / "large").exists()
+        net.proxy.throttle(0)
+        await asyncio.to_thread(crash, net.world)
+        job = await ended(pair.ssh, job_id)
+        assert (job["status"], job["exit_code"]) == ("exited", 0), job
+        same(pair)
+
+
+# its host is away
+
+
+@BOTH
+async def test_a_host_that_is_away_is_waited_for(
+    net: Net, tmp_path: Path, way: str
+) -> None:
+    """FI-02: it is begun once the host is there; nobody begins the same meanwhile."""
+    async with begun(net, tmp_path, way, delete=True) as (job_id, pair):
+        await asyncio.to_thread(net.world.kill)
+        net.proxy.refuse()
+        tried = len(net.proxy.accepted)
+        await asyncio.to_thread(net.world.start)
+        await soon(lambda: len(net.proxy.accepted) >= tried + 2, "it is tried", 30)
+        assert (await pair.ssh.read(job_id))["status"] == "running"
+        busy = await pair.refused(delete=True)
+        assert (busy["reason"], busy["ran"]) == ("IN_USE", "no")
+        assert busy["job_id"] == job_id
+        net.proxy.heal()
+        job = await ended(pair.ssh, job_id)
+        assert (job["status"], job["exit_code"]) == ("exited", 0), job
+        same(pair)
+        # and then it is free again
+        assert (await pair.sync(delete=True))["skipped"] == len(tree(pair.source)) + 1
+
+
+@BOTH
+async def test_one_that_waits_for_its_host_is_stopped(
+    net: Net, tmp_path: Path, way: str
+) -> None:
+    """FI-02: it is over then, for the daemons that come after, too."""
+    async with begun(net, tmp_path, way, delete=True) as (job_id, pair):
+        await asyncio.to_thread(net.world.kill)
+        net.proxy.refuse()
+        tried = len(net.proxy.accepted)
+        await asyncio.to_thread(net.world.start)
+        await soon(lambda: len(net.proxy.accepted) > tried, "it is tried", 30)
+        assert (await pair.ssh.stop(job_id))["status"] == "cancelled"
+        net.proxy.heal()
+        await asyncio.to_thread(restart, net.world)
+        assert (await pair.ssh.read(job_id))["status"] == "cancelled"
+        assert not (pair.destination / "large").exists()
+
+
+@BOTH
+@KINDS
+async def test_one_that_was_stopped_before_stays_so(
+    net: Net, tmp_path: Path, way: str
+) -> None:
+    """FI-02: nobody goes on with what was cancelled."""
+    async with begun(net, tmp_path, way) as (job_id, pair):
+        net.proxy.throttle(0)
+        assert (await pair.ssh.stop(job_id))["status"] == "cancelled"
+        await asyncio.to_thread(restart, net.world)
+        assert (await pair.ssh.read(job_id))["status"] == "cancelled"
+        await soon(lambda: not drafts(pair), "no part is left")
+        assert not (pair.destination / "large").exists()
+
+
+# what may not go on
+
+
+def no_roots(world: World) -> None:
+    world.configure("[limits]\n")
+
+
+def not_allowed(world: World) -> None:
+    world.configure(f'{ROOTS}allowed_hosts = ["elsewhere"]\n')
+
+
+def switched_off(world: World) -> None:
+    world.configure(f"{ROOTS}[hosts.box]\nenabled = false\n")
+
+
+def denied(world: World, reason: str) -> bool:
+    """Whether the daemon has recorded that it may not go on."""
+    told = [one["metadata"] for one in records(world) if one["phase"] == "denied"]
+    return any((one["method"], one["reason"]) == (METHOD, reason) for one in told)
+
+
+def not_gone_on_with(job: Result, reason: str) -> None:
+    assert job["status"] == "lost", job
+    assert "exit_code" not in job
+    assert f"was not gone on with: {reason}" in job["note"]
+    assert "the same sync does the rest" in job["note"]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (no_roots, "LOCAL_PATH_DENIED"),
+        (not_allowed, "HOST_NOT_ALLOWED"),
+        (switched_off, "HOST_DISABLED"),
+    ],
+)
+async def test_one_that_may_not_go_on_says_why(
+    net: Net, tmp_path: Path, way: str, change: Callable[[World], None], reason: str
+) -> None:
+    """FI-15, NF-15: the rules of now are asked; what they forbid is not begun anew."""
+    async with begun(net, tmp_path, way, delete=True) as (job_id, pair):
+        await asyncio.to_thread(net.world.kill)
+        net.proxy.throttle(0)
+        await soon(lambda: not drafts(pair), "both sides have ended")
+        before = tree(pair.destination)
+        change(net.world)
+        await asyncio.to_thread(net.world.start)
+        if reason == "HOST_NOT_ALLOWED":
+            await soon(partial(denied, net.world, reason), "it was asked")
+            # nor is it told of there
+            told = await pair.ssh.refused("ssh_job_read", job_id=job_id)
+            assert told["reason"] == reason
+            net.world.configure(ROOTS)
+            await asyncio.to_thread(restart, net.world)
+        not_gone_on_with(await ended(pair.ssh, job_id), reason)
+        assert tree(pair.destination) == before
+
+
+@BOTH
+async def test_one_whose_host_lets_nobody_in_says_why(
+    net: Net, tmp_path: Path, way: str
+) -> None:
+    """FI-02: it is not waited for where waiting does not help."""
+    async with begun(net, tmp_path, way) as (job_id, pair):
+        await asyncio.to_thread(net.world.kill)
+        (tmp_path / "host/authorized_keys").write_text("")
+        net.proxy.throttle(0)
+        await asyncio.to_thread(net.world.start)
+        not_gone_on_with(await ended(pair.ssh, job_id), "AUTH_FAILED")
+
+
+def another(pair: Pair) -> str:
+    """Put an empty directory in the place, as where a disk is not mounted."""
+    pair.source.rename(pair.place / "elsewhere")
+    pair.source.mkdir()
+    return "FILE_CHANGED"
+
+
+def gone(pair: Pair) -> str:
+    """Take the source away."""
+    pair.source.rename(pair.place / "elsewhere")
+    return "INVALID_ARGUMENT"
+
+
+def led_away(pair: Pair) -> str:
+    """Have the name lead to another directory that may be used, too."""
+    pair.source.rename(pair.place / "elsewhere")
+    pair.source.symlink_to(pair.place / "elsewhere")
+    return "LOCAL_PATH_DENIED"
+
+
+def guarded(pair: Pair) -> str:
+    """Have it lead to where keys are kept."""
+    (pair.place / ".ssh").mkdir()
+    pair.source.rename(pair.place / ".ssh/id_rsa")
+    pair.source.symlink_to(pair.place / ".ssh/id_rsa")
+    return "SENSITIVE_PATH"
+
+
+@pytest.mark.parametrize("change", [another, gone, led_away, guarded])
+async def test_a_source_that_is_not_what_it_was(
+    net: Net, tmp_path: Path, change: Callable[[Pair], str]
+) -> None:
+    """FI-15, FI-11: it is not read, and nothing is deleted for want of it."""
+    async with begun(net, tmp_path, "upload", delete=True) as (job_id, pair):
+        await asyncio.to_thread(net.world.kill)
+        net.proxy.throttle(0)
+        await soon(lambda: not drafts(pair), "both sides have ended")
+        before = tree(pair.destination)
+        reason = change(pair)
+        await asyncio.to_thread(net.world.start)
+        not_gone_on_with(await ended(pair.ssh, job_id), reason)
+        assert tree(pair.destination) == before
+
+
+@BOTH
+async def test_one_of_long_ago(net: Net, tmp_path: Path, way: str) -> None:
+    """FI-02: nobody expects it any more, so nothing is deleted or written over."""
+    async with begun(net, tmp_path, way, delete=True) as (job_id, pair):
+        await asyncio.to_thread(net.world.kill)
+        net.proxy.throttle(0)
+        await soon(lambda: not drafts(pair), "both sides have ended")
+        before = tree(pair.destination)
+        lock = net.world.state / "jobs" / job_id / "lock"
+        days = lock.stat().st_mtime - 2 * 86_400
+        os.utime(lock, (days, days))
+        await asyncio.to_thread(net.world.start)
+        not_gone_on_with(await ended(pair.ssh, job_id), "LIMIT_REACHED")
+        assert tree(pair.destination) == before
+
+
+@KINDS
+async def test_a_destination_that_leads_to_keys_by_now(
+    net: Net, tmp_path: Path
+) -> None:
+    """FI-11: its host is asked again where it is, and nothing there is touched."""
+    async with begun(net, tmp_path, "upload", delete=True) as (job_id, pair):
+        await asyncio.to_thread(net.world.kill)
+        keys = pair.place / ".ssh/authorized_keys"
+        keys.mkdir(parents=True)
+        (keys / "mine").write_text("1")
+        pair.destination.rename(pair.place / "elsewhere")
+        pair.destination.symlink_to(keys)
+        net.proxy.throttle(0)
+        await asyncio.to_thread(net.world.start)
+        not_gone_on_with(await ended(pair.ssh, job_id), "SENSITIVE_PATH")
+        assert list(tree(keys)) == ["mine"]
+
+
+@pytest.mark.parametrize("field", ["request", "begun"])
+async def test_a_damaged_record_is_said_to_be(
+    net: Net, tmp_path: Path, field: str
+) -> None:
+    """FI-02: what can't be understood is not guessed at, and the daemon serves on."""
+    async with begun(net, tmp_path, "upload") as (job_id, pair):
+        await asyncio.to_thread(net.world.kill)
+        record = net.world.state / "jobs" / job_id / "job.json"
+        row = json.loads(record.read_text())
+        row["onward"]["row"][field] = 7
+        record.write_text(json.dumps(row))
+        net.proxy.throttle(0)
+        await asyncio.to_thread(net.world.start)
+        job = await ended(pair.ssh, job_id)
+        assert job["status"] == "lost"
+        assert "its record is damaged" in job["note"]
+        await pair.sync(delete=True)
+        same(pair)
+
+
+# rsync of this machine that outlives its daemon
+
+
+@contextlib.contextmanager
+def stood_still(pair: Pair) -> Generator[list[int]]:
+    """Have rsync of this machine stand still, as one that waits for a disk does."""
+    pids = local_rsyncs(pair)
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield pids
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+@BOTH
+async def test_rsync_ends_with_its_daemon(net: Net, tmp_path: Path, way: str) -> None:
+    """FI-02: its connection was the daemon's, so it ends by itself, and tidies up."""
+    async with begun(net, tmp_path, way) as (_, pair):
+        pids = local_rsyncs(pair)
+        assert pids
+        await asyncio.to_thread(net.world.kill)
+        net.proxy.throttle(0)
+        await soon(lambda: not any(map(alive, pids)), "they have ended")
+        await soon(lambda: not drafts(pair), "no part is left")
+
+
+@BOTH
+async def test_two_never_write_to_one_place(net: Net, tmp_path: Path, way: str) -> None:
+    """FI-02: while one of before is there still, none is begun; then one is."""
+    async with begun(net, tmp_path, way, delete=True) as (job_id, pair):
+        with stood_still(pair) as pids:
+            await asyncio.to_thread(net.world.kill)
+            net.proxy.throttle(0)
+            tried = len(net.proxy.accepted)
+            await asyncio.to_thread(net.world.start)
+            told = await pair.ssh.read(job_id, wait_seconds=1)
+            assert told["status"] == "running"
+            assert sorted(local_rsyncs(pair)) == sorted(pids)
+            assert len(net.proxy.accepted) == tried
+        job = await ended(pair.ssh, job_id)
+        assert (job["status"], job["exit_code"]) == ("exited", 0), job
+        assert not any(map(alive, pids))
+        same(pair)
+
+
+async def test_one_that_does_not_end_is_not_waited_for_forever(
+    net: Net, tmp_path: Path
+) -> None:
+    """FI-02: it is said that it is there still, and nothing is begun beside it."""
+    async with begun(net, tmp_path, "download", delete=True) as (job_id, pair):
+        with stood_still(pair) as pids:
+            await asyncio.to_thread(net.world.kill)
+            net.world.configure(f"{ROOTS}[limits]\nsync_idle_seconds = 5\n")
+            await asyncio.to_thread(net.world.start)
+            not_gone_on_with(await ended(pair.ssh, job_id), "IN_USE")
+            assert sorted(local_rsyncs(pair)) == sorted(pids)
+        net.proxy.throttle(0)
+        await soon(lambda: not any(map(alive, pids)), "they have ended")
+        await pair.sync(delete=True)
+        same(pair)
+
+
+# people
+
+
+@BOTH
+@ENDS
+async def test_a_person_waits_over_a_restart(
+    net: Net, tmp_path: Path, way: str, end: Callable[[World], None]
+) -> None:
+    """FI-02: `holdfast sync` waits on with the next daemon; there is one sync."""
+    async with tools(net.world, "--no-autostart", client="other") as other:
+        pair = Pair(other, tmp_path, way)
+        filled(pair)
+        here, there = ("", "box:") if way == "upload" else ("box:", "")
+        ends = [f"{here}{pair.source}", f"{there}{pair.destination}"]
+        net.proxy.throttle(RATE)
+        process = await asyncio.create_subprocess_exec(
+            program("holdfast"),
+            *("sync", "--delete", "--json", *ends),
+            env=net.world.environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            await soon(partial(half, pair), "the half of it is there", 60)
+            net.proxy.throttle(SLOW)
+            await asyncio.to_thread(end, net.world)
+            net.proxy.throttle(0)
+            out, err = await asyncio.wait_for(process.communicate(), 60)
+            assert process.returncode == 0, err
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
+        told = json.loads(out)
+        assert told["status"] == "exited"
+        assert "begun anew" in told["note"]
+        same(pair)
+        (job,) = (await other.told("ssh_job_list"))["jobs"]
+        assert job["job_id"] == told["job_id"]

@@ -1,0 +1,235 @@
+"""Who follows a kept command looks for its host again as soon as that is back."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from holdfast_daemon.connection.pauses import Pauses
+from holdfast_daemon.errors import LinkError, Reason
+from holdfast_daemon.exec import durable, following
+from holdfast_daemon.exec.following import Following
+from holdfast_daemon.exec.kept import Kept
+from holdfast_daemon.kept.run_line import RunEnd
+from holdfast_daemon.session import remote
+from holdfast_daemon.session.remote import Key, RemoteShell
+
+if TYPE_CHECKING:
+    import pytest
+
+    from holdfast_daemon.exec.job import Job
+    from holdfast_daemon.exec.site import Site
+    from holdfast_daemon.kept.run_line import RunLine
+    from holdfast_daemon.kept.runs import Runs
+
+LOST = RunEnd(lost="the link was lost", gone=True)
+
+
+class _Spool:
+    end = 0
+    full = False
+
+    def bytes_of(self, stream: object) -> int:  # noqa: ARG002
+        return 0
+
+
+class _Job:
+    id = "jone"
+    principal = ""
+    verdict = None
+    running = True
+    interrupt: Any = None
+    asked = False
+    request = SimpleNamespace(command="true")
+    spool = _Spool()
+
+    def __init__(self) -> None:
+        self.kept = Kept("nonce", "ident", begun=True)
+        self.stop_lock = asyncio.Lock()
+        self.ends: list[Any] = []
+
+    def add_note(self, text: str) -> None:
+        """Nobody reads it."""
+
+    def sent(self) -> None:
+        """It is there."""
+
+    def settle(self, end: Any) -> None:
+        self.ends.append(end)
+
+
+class _Line:
+    def __init__(self, end: RunEnd, seconds: float = 0) -> None:
+        self.end = end
+        self.seconds = seconds
+
+    async def ended(self) -> RunEnd:
+        await asyncio.sleep(self.seconds)
+        return self.end
+
+    def pause(self) -> None:
+        """Read no more."""
+
+    def close(self) -> None:
+        """Leave."""
+
+
+class _Keeper:
+    """A host that is back once it is asked for anything."""
+
+    def __init__(self, runs: _Runs) -> None:
+        self.runs = runs
+
+    def __call__(self, *_: Any) -> Self:
+        return self
+
+    async def look(self, ident: str) -> Any:  # noqa: ARG002
+        return SimpleNamespace(shell="/bin/sh")
+
+    async def signal(self, *_: Any) -> Any:
+        self.runs.back = True
+        return SimpleNamespace(sent="sent")
+
+
+class _Runs:
+    """A host that is away until it is said to be back."""
+
+    def __init__(self) -> None:
+        self.back = False
+        self.tries = 0
+
+    flaps = 0
+    silent = 0.0
+
+    def __call__(self, *_: Any) -> Self:
+        return self
+
+    async def latest(self, ident: str) -> None:
+        """Nothing ran there before."""
+
+    async def start(self, *_: Any, **__: Any) -> _Line:
+        return _Line(LOST)
+
+    async def settle(self, *_: Any) -> bool:
+        return True
+
+    async def seen(self, *_: Any) -> bool:
+        return True
+
+    async def follow(self, *_: Any, **__: Any) -> _Line:
+        self.tries += 1
+        if self.tries <= self.flaps:
+            return _Line(LOST, self.silent)
+        await asyncio.sleep(0)
+        if not self.back:
+            raise LinkError(Reason.HOST_UNREACHABLE, "it is away")
+        return _Line(RunEnd(exit_code=0))
+
+
+def follows(runs: _Runs) -> Following:
+    return Following(cast("Runs", runs), cast("Job", _Job()), cast("Site", _site()))
+
+
+async def turns() -> None:
+    """Let everybody go as far as they can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_one_word_that_the_host_is_back_is_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whenever it comes: it is not used up by a pause that is over anyway."""
+    monkeypatch.setattr(following, "_FIRST", 60.0)
+    runs = _Runs()
+    one = follows(runs)
+    task = asyncio.create_task(one.until_end(cast("RunLine", _Line(LOST))))
+    await turns()
+    one.nudge()
+    await turns()
+    assert runs.tries == 1
+    runs.back = True
+    one.nudge()
+    async with asyncio.timeout(5):
+        assert (await task).exit_code == 0
+    assert runs.tries == 2
+
+
+async def test_one_that_pauses_tries_again_when_this_machine_wakes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """NF-09: a durable command is there again at once."""
+    monkeypatch.setattr(following, "_FIRST", 60.0)
+    runs, site = _Runs(), _site()
+    one = Following(cast("Runs", runs), cast("Job", _Job()), site)
+    task = asyncio.create_task(one.until_end(cast("RunLine", _Line(LOST))))
+    await turns()
+    runs.back = True
+    site.pool.pauses.end()
+    async with asyncio.timeout(5):
+        assert (await task).exit_code == 0
+
+
+async def test_a_link_that_is_lost_now_and_then_is_looked_for_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A host that is back is, also where its command has nothing to say meanwhile."""
+    monkeypatch.setattr(following, "_FIRST", 0.001)
+    monkeypatch.setattr(following, "_LASTING_SECONDS", 0.01)
+    runs = _Runs()
+    runs.flaps, runs.silent, runs.back = 16, 0.02, True
+    async with asyncio.timeout(10):
+        assert (await follows(runs).until_end()).exit_code == 0
+    assert runs.tries == runs.flaps + 1
+
+
+def _site() -> Any:
+    limits = SimpleNamespace(stop_grace_seconds=5, kept_bytes=1 << 20)
+    return SimpleNamespace(
+        pool=SimpleNamespace(pauses=Pauses()),
+        limits=limits,
+        host=SimpleNamespace(name="box"),
+        keep=None,
+    )
+
+
+async def test_a_stop_that_reaches_the_host_finds_the_end_of_a_durable_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """NF-10: who follows it looks again then, and need not come to its next try."""
+    runs = _Runs()
+    monkeypatch.setattr(following, "_FIRST", 60.0)
+    monkeypatch.setattr(durable, "Runs", runs)
+    monkeypatch.setattr(durable, "Keeper", _Keeper(runs))
+    job = _Job()
+    task = asyncio.create_task(durable.run(cast("Job", job), _site()))
+    await turns()
+    assert runs.tries == 1
+    async with asyncio.timeout(4):
+        assert await job.interrupt(("INT",)) == ""
+        await task
+    assert job.ends[0].exit_code == 0
+
+
+async def test_a_signal_that_reaches_the_host_finds_the_end_of_a_session_s_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SE-02: so it is with one in a shell, which may be attached meanwhile."""
+    runs = _Runs()
+    monkeypatch.setattr(following, "_FIRST", 60.0)
+    monkeypatch.setattr(remote, "Runs", runs)
+    monkeypatch.setattr(remote, "Keeper", _Keeper(runs))
+    nobody = SimpleNamespace(away=None, back=None, ended=None)
+    shell = RemoteShell(
+        _site(), Key("sone", "x"), cast("Any", nobody), cast("Any", _Spool()),
+        on_skipped=lambda _: None,
+    )  # fmt: skip
+    task = asyncio.create_task(shell.run(cast("Job", _Job())))
+    await turns()
+    shell_follower = cast("Any", shell)._follower
+    shell_follower.away = ""
+    async with asyncio.timeout(4):
+        await shell.interrupt("INT")
+        assert (await task).end.exit_code == 0
+    assert runs.tries == 1
