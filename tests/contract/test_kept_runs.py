@@ -422,6 +422,20 @@ async def test_a_killed_shell_is_no_success(tmp_path: Path) -> None:
         assert end.exit_code != 0
 
 
+async def test_what_a_killed_shell_began_ends(tmp_path: Path) -> None:
+    """SE-08: also what it had not put into the foreground, killed before it could."""
+    async with session(tmp_path, "bash") as one:
+        line, sink = await one.start("sleep 60 & echo begun; wait")
+        await sink.wait_for(b"begun")
+        os.kill(one.kept.number("sone", "shpid"), 9)
+        async with asyncio.timeout(20):
+            assert (await line.ended()).shell_ended
+        await soon(
+            lambda: not any("sleep 60" in p for p in one.kept.processes()),
+            "it is hung up on",
+        )
+
+
 async def test_a_run_costs_little(tmp_path: Path) -> None:
     """SE-02: a run of `true` in a kept session takes milliseconds on a near host."""
     async with session(tmp_path, "bash") as one:

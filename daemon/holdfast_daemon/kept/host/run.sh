@@ -96,8 +96,17 @@ runs_ended() {
     : >"r/$hf_n/done"
     printf '\036%s:%s::%s\036\n' "$hf_run" "$1" "$hf_run" 1<>"r/$hf_n/fo"
     printf '\036%s:%s::%s\036\n' "$hf_run" "$1" "$hf_run" 1<>"r/$hf_n/fe"
+    case $1 in signal* | 'exit 129' | 'exit 137' | 'exit 143') hang_up ;; esac
   fi
   echo end 1<>r/next
+}
+
+# hang_up: on all that a killed shell's command began. Its terminal did so only on what
+# the shell had come to put into the foreground.
+hang_up() {
+  read -r hf_leader _ <leader
+  # where no session of its own could be had, that is this one
+  [ "$hf_leader" = "$(stat_of "$$" 4)" ] || quell HUP leader
 }
 
 # prepare HALF CAP PATIENCE INIT COMMAND TRAILER: have the shell know its part, once

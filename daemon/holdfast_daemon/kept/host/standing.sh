@@ -50,14 +50,19 @@ os.fork() and os._exit(0); os.setsid(); os.execvp(sys.argv[1], sys.argv[1:])' "$
   fi
 }
 
-# ours FILE: sets hf_pid; false where another process has got that number
+# same PID BIRTH: no other process has got that number. One look, as one that has just
+# ended may be there in a first look and gone in a second.
+same() {
+  hf_there=$(birth "$1")
+  [ -z "$hf_there" ] || [ "$hf_there" = "$2" ]
+}
+
+# ours FILE: sets hf_pid and hf_birth; false where another process has got that number
 ours() {
-  hf_pid=0
+  hf_pid='' hf_birth=''
   [ "$(cat boot 2>/dev/null)" = "$(boot_id)" ] || return 1
-  living "$1" && return
-  [ "${hf_pid:-0}" -gt 1 ] || return 1
-  # one that has just ended has its number still
-  ! kill -s 0 "$hf_pid" 2>/dev/null || [ "$(birth "$hf_pid")" = "$hf_birth" ]
+  [ -r "$1" ] && read -r hf_pid hf_birth <"$1"
+  [ "${hf_pid:-0}" -gt 1 ] && same "$hf_pid" "$hf_birth"
 }
 
 # enter ID: into its directory, or say that there is none
@@ -99,12 +104,12 @@ tell() {
 # quell SIGNAL FILE: to every process of the session that the one noted there leads
 quell() {
   ours "$2" || return 0
-  hf_leader=$hf_pid
+  hf_leader=$hf_pid hf_began=$hf_birth
   hf_looks=20
   while :; do
     hf_all=$(members "$hf_leader")
     # looking took a while: where its number is another's now, so is what was found
-    ours "$2" || [ "$(birth "$hf_leader")" = "$hf_birth" ] || return 0
+    same "$hf_leader" "$hf_began" || return 0
     hf_found=
     for hf_member in $hf_all; do
       # tmux's pane is ours, and tells how the shell ended
