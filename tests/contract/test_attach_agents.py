@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fakes.kept import spare_fish
 from fakes.sshd import Sshd
 from fakes.terminal import sitting
 from fakes.tools import served, tools
@@ -29,6 +30,7 @@ async def test_what_starts_a_command_is_not_seen(
     where = shutil.which(shell)
     if where is None:
         pytest.skip(f"{shell} is not installed")
+    spare_fish(short_path)
     with (
         Sshd(short_path, options={"SetEnv": f"HOME={short_path}"}) as sshd,
         served(sshd) as world,

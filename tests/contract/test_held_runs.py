@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
+from fakes.kept import spare_fish
 from fakes.sshd import Sshd
 from fakes.tools import QUICK, Result, Tools, failure, served, tools
 from fakes.watch import moment, soon
@@ -57,6 +58,7 @@ class Place:
 @contextlib.contextmanager
 def place(root: Path, limits: str = QUICK, **options: str) -> Generator[Place]:
     options["SetEnv"] = f"HOME={root}"
+    spare_fish(root)
     busybox = shutil.which("busybox")
     if busybox is not None:
         (root / "ash").symlink_to(busybox)
@@ -187,6 +189,22 @@ async def test_just_its_output_and_its_code(sessions: Sessions, shell: str) -> N
     assert await one.out(quoted) == "a\tb\nc'd\n!x\nback\\slash\né\ne\n"
     long = "# " + "x" * 9000 + "\necho after"
     assert await one.out(long) == "after\n"
+
+
+# what a busy host does between telling of a shell and becoming it
+_SLOW = r"""
+trap 'case $BASH_COMMAND in "exec "*" -l") sleep 1.5 ;; esac' DEBUG
+"""
+
+
+@pytest.mark.parametrize("shell", [one for one in SHELLS if one != "bash"])
+async def test_one_that_is_not_the_shell_yet(tmp_path: Path, shell: str) -> None:
+    """SE-02: it is told what its shell reads, not what that one's starter would."""
+    (tmp_path / ".bashrc").write_text(_SLOW)
+    with place(tmp_path) as at:
+        async with tools(at.world) as ssh:
+            one = await Sessions(ssh, at, "beside").open(shell)
+            assert await one.out("echo out") == "out\n"
 
 
 @every_way

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fakes.kept import spare_fish
 from fakes.sshd import Sshd
 from fakes.tools import Result, Tools, served, tools
 from fakes.watch import soon, until
@@ -40,7 +41,7 @@ SHOW = (
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Sshd]:
     home = tmp_path / "remote-home"
-    home.mkdir()
+    spare_fish(home)
     with Sshd(tmp_path / "sshd", options={"SetEnv": f"HOME={home}"}) as one:
         yield one
 

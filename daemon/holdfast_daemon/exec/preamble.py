@@ -98,11 +98,13 @@ class MarkerReader:
         late: It was given up, and may still come.
         group: The command's process group on the host, once told.
         failure: `cwd` or `shell` when the preamble gave up; nothing ran then.
+        marker: What it looks for.
     """
 
     def __init__(self, preamble: Preamble) -> None:
         """Look for `preamble`'s marker."""
         self._preamble = preamble
+        self.marker = preamble.marker
         self._marker = preamble.marker.encode()
         self._held = dict.fromkeys(Stream, b"")
         self.done = self.late = False

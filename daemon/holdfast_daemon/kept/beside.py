@@ -88,23 +88,24 @@ class Beside:
         self.line.received(stream, data)
 
     async def begin(
-        self, command: bytes, program: str, family: Family, *, first: bool
+        self, command: bytes, program: str, family: Family, *, first: str
     ) -> int | None:
         """Have all ready for `type`; return the code the host refused with.
 
-        `first`: its shell may be starting still, and knows nothing of us.
+        `first`: its shell knows nothing of us, and may be starting still: who is to
+        become it has this on its command line. Empty for the commands after that.
 
         Raises:
             DaemonError: The host can't be reached; nothing was typed.
         """
-        command_words, trailer = words(family, first=first)
+        command_words, trailer = words(family, first=bool(first))
         rounds = _READY_ROUNDS if first else _QUIET_ROUNDS
         asking = self._asking
         async with await asking.pool.lease(asking.host) as lease:
             line = script.line(
                 await lease.facts(), _source(), "run", str(self._shell), program,
                 self.line.header, str(len(command)), str(rounds), command_words,
-                trailer,
+                trailer, first,
             )  # fmt: skip
             # the nonce is nobody's to see in a list of processes
             sent = f"{self._nonce}\n".encode() + command

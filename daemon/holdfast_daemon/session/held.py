@@ -205,9 +205,15 @@ class HeldShell:
                 " apart from the rest of a session there",
                 hint="Use ssh_session_write and ssh_session_read, or ssh_exec.",
             )
-        if self._marker.group is not None and self._sides:
+        told = self._marker
+        if told.group is not None and self._sides:
             running = HeldRun(
-                self._site, self._marker.group, self._program, job, self._type
+                self._site,
+                told.group,
+                told.marker,
+                self._program,
+                job,
+                start=self._type,
             )
             self._running = running
             try:

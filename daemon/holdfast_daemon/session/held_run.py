@@ -50,6 +50,8 @@ class NoSide(Exception):  # noqa: N818  nothing is wrong, it is done another way
 class HeldRun:
     """Runs the command of one job in the shell with process id `pid`.
 
+    Who is to become that shell has `before` on its command line until then.
+
     Attributes:
         program: What the shell turned out to be.
     """
@@ -58,12 +60,15 @@ class HeldRun:
         self,
         site: Site,
         pid: int,
+        before: str,
         program: Program,
         job: Job,
+        *,
         start: Callable[[bytes], Awaitable[None]],
     ) -> None:
         self._asking = Asking(site.pool, site.host, site.limits)
         self._pid = pid
+        self._before = before
         self._job = job
         self._type = start
         self._beside: Beside | None = None
@@ -118,7 +123,7 @@ class HeldRun:
                     command,
                     self.program.name,
                     family,
-                    first=not self.program.greeted,
+                    first="" if self.program.greeted else self._before,
                 )
             except DaemonError as error:
                 side.line.close()

@@ -15,6 +15,13 @@ program() {
   { read -r hf_is <"/proc/$1/comm"; } 2>/dev/null || hf_is=$(ps -o comm= -p "$1" 2>/dev/null)
 }
 
+# becoming PID WORDS: it is to become the shell still, by a command line that has them
+becoming() {
+  hf_args=$({ tr '\000' ' ' <"/proc/$1/cmdline" || ps -ww -o args= -p "$1"; } 2>/dev/null)
+  case $hf_args in *"$2"*) ;; *) return 1 ;; esac
+}
+become() { ! becoming "$1" "$2"; }
+
 # front PID: sets hf_own and hf_front, its group and the one its terminal listens to; a
 # login shell leads its session of processes, another one that has got its number may not
 front() {
@@ -81,10 +88,12 @@ hand_on() {
   exec cat >/dev/null 2>&1
 }
 
-# run PID PROGRAM HEADER SIZE ROUNDS WORDS TRAILER: by stdin come the nonce, as many bytes
-# of the command, and then what has become of the shell
+# run PID PROGRAM HEADER SIZE ROUNDS WORDS TRAILER BEFORE: by stdin come the nonce, as
+# many bytes of the command, and then what has become of the shell; BEFORE: see becoming
 op_run() {
   umask 077
+  # what it is now it will not be when it reads what is typed
+  [ -z "$8" ] || await "$5" become "$1" "$8" || refuse 76 busy
   program "$1"
   [ -n "$hf_is" ] || refuse 79 exited
   [ "$hf_is" = "$2" ] || refuse 71 "$hf_is"
