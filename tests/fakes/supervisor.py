@@ -38,7 +38,7 @@ class Supervisor:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    def receive(self, seconds: float = 10.0) -> dict[str, str]:
+    def receive(self, seconds: float = 30.0) -> dict[str, str]:
         """Return the fields of the next message; TimeoutError when none comes."""
         self._socket.settimeout(seconds)
         text = self._socket.recv(_MESSAGE_BYTES).decode()
@@ -46,7 +46,7 @@ class Supervisor:
         self.told.append(fields)
         return fields
 
-    async def until(self, name: str, seconds: float = 10.0) -> dict[str, str]:
+    async def until(self, name: str, seconds: float = 30.0) -> dict[str, str]:
         """Wait for the first message that has the field `name`, and return it."""
         async with asyncio.timeout(seconds):
             while True:

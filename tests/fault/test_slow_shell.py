@@ -9,6 +9,7 @@ import pytest
 
 from fakes.links import find_host, make_pool
 from fakes.sshd import Sshd
+from fakes.watch import soon
 from holdfast_daemon.connection import inquiry
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ async def leased(directory: Path, shell: Path) -> AsyncGenerator[Lease]:
     with Sshd(directory, options={"ForceCommand": f"/bin/sh {shell}"}) as sshd:
         host = await find_host(sshd.config)
         async with (
-            make_pool(probe_seconds=0.5) as pool,
+            make_pool(probe_seconds=2) as pool,
             await pool.lease(host) as lease,
         ):
             yield lease
@@ -61,4 +62,5 @@ async def test_a_shell_that_never_answers_is_asked_ever_more_rarely(
     async with leased(tmp_path / "sshd", shell) as lease:
         for _ in range(3):
             assert (await lease.facts()).family == "other"
+        await soon(asked.exists, "it is asked at all")
         assert asked.read_text() == "\n"

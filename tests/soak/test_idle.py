@@ -25,8 +25,10 @@ SHIMS = 10
 MIB = 1024 * 1024
 SHIMS_BYTES = 130 * MIB
 DAEMON_BYTES = 75 * MIB
-# Of one processor, all of them together.
+# Of one processor, all of them together; and what is left of their start, on a machine
+# that is busy with other things: nothing of 600 s, and less than any polling would cost.
 CPU_SHARE = 0.001
+CPU_LEFT_SECONDS = 0.01
 
 pytestmark = pytest.mark.timeout(60 + IDLE)
 
@@ -74,6 +76,6 @@ async def test_ten_shims_and_a_daemon_that_nobody_asks_cost_next_to_nothing(
             f" daemon {proportional(daemon) / MIB:.1f} MiB (PSS)"
         )
         print(figures)  # noqa: T201  `make soak` shows them
-        assert share <= CPU_SHARE, figures
+        assert share <= CPU_SHARE + CPU_LEFT_SECONDS / IDLE, figures
         assert theirs <= SHIMS_BYTES, figures
         assert proportional(daemon) <= DAEMON_BYTES, figures
