@@ -176,6 +176,24 @@ async def test_who_waits_for_a_person_that_gives_up_is_told(
     assert asking.seen.logins == 0
 
 
+async def test_who_waited_for_a_person_is_asked_about_the_rules_again(
+    world: World,
+) -> None:
+    """NF-07, SC-01: a command that waited ran at a host that was switched off since."""
+    with Terminal() as terminal:
+        await begin(world, terminal, "login", "web1")
+        await terminal.asked(r"\(web1\) Password: ")
+        async with Wire(env=world.environment) as shim:
+            call = asyncio.create_task(failed(shim))
+            await asyncio.to_thread(waiting, world, 1)
+            world.configure("[hosts.web1]\nenabled = false\n")
+            await asyncio.to_thread(world.cli, "reload")
+            await answer(terminal)
+            error = await call
+        assert (error["reason"], error["ran"]) == ("HOST_DISABLED", "no")
+        await terminal.ended()
+
+
 async def test_a_signal_gives_the_terminal_back_too(world: World) -> None:
     with Terminal() as terminal:
         await begin(world, terminal, "login", "web1")

@@ -25,8 +25,8 @@ SHIMS = 10
 MIB = 1024 * 1024
 SHIMS_BYTES = 130 * MIB
 DAEMON_BYTES = 75 * MIB
-# Of one processor, all of them together; and what is left of their start, on a machine
-# that is busy with other things: nothing of 600 s, and less than any polling would cost.
+# Of one processor, all of them together; and what is left of their start on a busy
+# machine: nothing of 600 s, and less than any polling would cost.
 CPU_SHARE = 0.001
 CPU_LEFT_SECONDS = 0.01
 
