@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 
+from fakes.copying import WAYS, Ways
+from fakes.filing import Desk
 from fakes.forked import Forking
 from fakes.sshd import Sshd, sshd_binary
+from fakes.syncing import Pair
+from fakes.tools import Tools, served, tools
 from fakes.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterator
 
 
 HERE = Path(__file__).parent
@@ -211,3 +216,35 @@ def world(short_path: Path, sshd: Sshd) -> Iterator[World]:
     """Yield a running daemon that knows the sshd as `box`."""
     with World(short_path, ssh_config=sshd.config) as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+def shared(sshd: Sshd) -> Iterator[World]:
+    """Yield such a daemon, for all tests of a file."""
+    with served(sshd) as one:
+        yield one
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def ssh(shared: World) -> AsyncIterator[Tools]:
+    """Yield the tools of an agent there, which they share, too."""
+    async with tools(shared) as one:
+        yield one
+
+
+@pytest.fixture
+def desk(ssh: Tools, tmp_path: Path) -> Desk:
+    """Return a place whose files those tools work on."""
+    return Desk(ssh, tmp_path)
+
+
+@pytest.fixture(params=WAYS)
+def ways(request: pytest.FixtureRequest, ssh: Tools, tmp_path: Path) -> Ways:
+    """Return a place here and one there that they copy between, each way."""
+    return Ways(ssh, tmp_path, request.param)
+
+
+@pytest.fixture(params=WAYS)
+def pair(request: pytest.FixtureRequest, ssh: Tools, tmp_path: Path) -> Pair:
+    """Return the same for ssh_sync."""
+    return Pair(ssh, tmp_path, request.param)

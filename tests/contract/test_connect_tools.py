@@ -20,8 +20,6 @@ from fakes.tools import Tools, served, tools
 from fakes.watch import PATIENCE, moment, soon
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
     from fakes.world import World
 
 pytestmark = [
@@ -31,18 +29,6 @@ pytestmark = [
 ]
 
 PASSWORD = "the right one 4711"
-
-
-@pytest.fixture(scope="module")
-def shared(sshd: Sshd) -> Iterator[World]:
-    with served(sshd) as one:
-        yield one
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def ssh(shared: World) -> AsyncIterator[Tools]:
-    async with tools(shared) as one:
-        yield one
 
 
 @pytest_asyncio.fixture(loop_scope="module")

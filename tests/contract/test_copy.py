@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from fakes.copying import WAYS, Ways
-from fakes.filing import only_busybox
-from fakes.sshd import Sshd, sshd_binary
+from fakes.copying import Ways
+from fakes.filing import HOSTS, host_of_files
 from fakes.syncing import ROOTS, age, tree
 from fakes.tools import content, failure, served, tools
 
@@ -69,31 +68,13 @@ CONTENTS = [
 ]
 
 
-HOSTS = ["all programs", "busybox only", "SFTP only"]
-
-
 @pytest.fixture(scope="module", params=HOSTS)
 def world(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
-    if sshd_binary() is None:
-        pytest.skip("no sshd here: run packaging/test-packages.sh")
-    directory = tmp_path_factory.mktemp("sshd")
-    home = directory / "remote-home"
-    home.mkdir()
-    environment = f"HOME={home}"
-    if request.param == "busybox only":
-        environment += f" PATH={only_busybox(directory / 'bin')}"
-    options = {"SetEnv": environment}
-    limits = ""
-    if request.param == "SFTP only":
-        options |= {
-            "ForceCommand": "internal-sftp",
-            "Subsystem": "sftp internal-sftp",
-        }
-        limits = "probe_seconds = 2\n"
+    limits = "probe_seconds = 2\n" if request.param == "SFTP only" else ""
     with (
-        Sshd(directory, options=options) as sshd,
+        host_of_files(tmp_path_factory.mktemp("sshd"), request.param) as sshd,
         served(sshd, more=ROOTS, limits=limits) as one,
     ):
         yield one
@@ -103,11 +84,6 @@ def world(
 async def ssh(world: World) -> AsyncIterator[Tools]:
     async with tools(world, "--results", "structured") as one:
         yield one
-
-
-@pytest.fixture(params=WAYS)
-def ways(request: pytest.FixtureRequest, ssh: Tools, tmp_path: Path) -> Ways:
-    return Ways(ssh, tmp_path, request.param)
 
 
 async def test_one_file(ways: Ways) -> None:

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from fakes.copying import WAYS, Ways
-from fakes.filing import only_busybox
+from fakes.filing import HOSTS, host_of_files
 from fakes.proxy import Proxy
-from fakes.sshd import Sshd, sshd_binary
 from fakes.syncing import ROOTS
 from fakes.tools import QUICK, content, served, tools
 from fakes.watch import soon
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+    from fakes.copying import Ways
     from fakes.tools import Tools
     from fakes.world import World
 
@@ -34,7 +33,6 @@ pytestmark = [
 MIB = 1024 * 1024
 # `make soak` sets 2048.
 SIZE = int(os.environ.get("HOLDFAST_SPARSE_MIB", "48")) * MIB
-HOSTS = ["all programs", "busybox only", "SFTP only"]
 
 
 @pytest.fixture(scope="module", params=HOSTS)
@@ -46,18 +44,8 @@ def host(request: pytest.FixtureRequest) -> str:
 def way(
     host: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Proxy, Path]]:
-    if sshd_binary() is None:
-        pytest.skip("no sshd here: run packaging/test-packages.sh")
     directory = tmp_path_factory.mktemp("sshd")
-    options = {"SetEnv": f"HOME={directory}"}
-    if host == "busybox only":
-        options["SetEnv"] += f" PATH={only_busybox(directory / 'bin')}"
-    if host == "SFTP only":
-        options |= {
-            "ForceCommand": "internal-sftp",
-            "Subsystem": "sftp internal-sftp",
-        }
-    with Sshd(directory, options=options) as sshd, Proxy(sshd.port) as one:
+    with host_of_files(directory, host) as sshd, Proxy(sshd.port) as one:
         yield one, one.config(sshd, directory / "through")
 
 
@@ -77,11 +65,6 @@ def world(way: tuple[Proxy, Path]) -> Iterator[World]:
 async def ssh(world: World) -> AsyncIterator[Tools]:
     async with tools(world, "--results", "structured") as one:
         yield one
-
-
-@pytest.fixture(params=WAYS)
-def ways(request: pytest.FixtureRequest, ssh: Tools, tmp_path: Path) -> Ways:
-    return Ways(ssh, tmp_path, request.param)
 
 
 def sparse(path: Path, *parts: tuple[int, int], size: int) -> str:

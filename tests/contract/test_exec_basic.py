@@ -7,32 +7,16 @@ import shlex
 from typing import TYPE_CHECKING
 
 import pytest
-import pytest_asyncio
 
-from fakes.tools import Tools, served, tools
+from fakes.tools import Tools, tools
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
-    from fakes.sshd import Sshd
     from fakes.world import World
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.xdist_group("exec_basic"),
 ]
-
-
-@pytest.fixture(scope="module")
-def shared(sshd: Sshd) -> Iterator[World]:
-    with served(sshd) as one:
-        yield one
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def ssh(shared: World) -> AsyncIterator[Tools]:
-    async with tools(shared) as one:
-        yield one
 
 
 async def test_both_streams_come_back_apart_with_the_exit_code(ssh: Tools) -> None:

@@ -11,10 +11,10 @@ import pytest_asyncio
 
 from fakes.asyncssh_server import Odd, hang_up, mute, raw_server, talk_http
 from fakes.sshd import fingerprint, free_port, keygen
-from fakes.tools import Tools, served, tools
+from fakes.tools import Tools, tools
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from fakes.sshd import Sshd
@@ -24,12 +24,6 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.xdist_group("exec_errors"),
 ]
-
-
-@pytest.fixture(scope="module")
-def shared(sshd: Sshd) -> Iterator[World]:
-    with served(sshd) as one:
-        yield one
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import pytest
-import pytest_asyncio
 
 from fakes.sshd import Sshd
-from fakes.tools import QUICK, Tools, served, tools
+from fakes.tools import QUICK, Tools, served
 from fakes.watch import alive, connected, moment, soon
 from fakes.world import World, program
 from holdfast.v1 import common_pb2, exec_pb2, exec_pb2_grpc
 from holdfast_shim.client import error_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from holdfast_shim.client import DaemonClient
@@ -68,12 +67,6 @@ def shared(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wor
 @pytest.fixture(autouse=True)
 def _plain(home: Home) -> None:
     home.start_with("")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def ssh(shared: World) -> AsyncIterator[Tools]:
-    async with tools(shared) as one:
-        yield one
 
 
 async def live(

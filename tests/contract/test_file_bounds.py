@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from fakes.filing import Desk
-from fakes.sshd import Sshd, sshd_binary
+from fakes.filing import Desk, host_of_files
 from fakes.tools import served, tools
 from fakes.watch import soon
 
@@ -43,13 +42,11 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def world(slow: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    if sshd_binary() is None:
-        pytest.skip("no sshd here: run packaging/test-packages.sh")
     directory = tmp_path_factory.mktemp("sshd")
-    home = directory / "remote-home"
-    home.mkdir()
-    options = {"SetEnv": f"HOME={home} PATH={slow}:/usr/bin:/bin"}
-    with Sshd(directory, options=options) as sshd, served(sshd, limits=LIMITS) as one:
+    with (
+        host_of_files(directory, path=f"{slow}:/usr/bin:/bin") as sshd,
+        served(sshd, limits=LIMITS) as one,
+    ):
         yield one
 
 
@@ -57,11 +54,6 @@ def world(slow: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worl
 async def ssh(world: World) -> AsyncIterator[Tools]:
     async with tools(world, "--results", "structured") as one:
         yield one
-
-
-@pytest.fixture
-def desk(ssh: Tools, tmp_path: Path) -> Desk:
-    return Desk(ssh, tmp_path)
 
 
 def gone(pid: int) -> bool:

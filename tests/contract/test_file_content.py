@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from fakes.filing import Desk, only_busybox
-from fakes.sshd import Sshd, sshd_binary
+from fakes.filing import HOSTS, Desk, host_of_files
 from fakes.tools import served, text, tools
 from fakes.watch import records
 
@@ -73,25 +72,14 @@ TEXTS = [
 ]
 
 
-def skip_without_sshd() -> None:
-    if sshd_binary() is None:
-        pytest.skip("no sshd here: run packaging/test-packages.sh")
-
-
-@pytest.fixture(scope="module", params=["full", "busybox"])
+@pytest.fixture(scope="module", params=HOSTS[:2])
 def world(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
-    skip_without_sshd()
+    if request.param == "busybox only" and shutil.which("busybox") is None:
+        pytest.skip("no busybox here: run packaging/test-packages.sh")
     directory = tmp_path_factory.mktemp("sshd")
-    home = directory / "remote-home"
-    home.mkdir()
-    environment = f"HOME={home}"
-    if request.param == "busybox":
-        if shutil.which("busybox") is None:
-            pytest.skip("no busybox here: run packaging/test-packages.sh")
-        environment += f" PATH={only_busybox(directory / 'bin')}"
-    with Sshd(directory, options={"SetEnv": environment}) as sshd, served(sshd) as one:
+    with host_of_files(directory, request.param) as sshd, served(sshd) as one:
         yield one
 
 
@@ -99,11 +87,6 @@ def world(
 async def ssh(world: World) -> AsyncIterator[Tools]:
     async with tools(world, "--results", "structured") as one:
         yield one
-
-
-@pytest.fixture
-def desk(ssh: Tools, tmp_path: Path) -> Desk:
-    return Desk(ssh, tmp_path)
 
 
 def run(command: list[str]) -> None:

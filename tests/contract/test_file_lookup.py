@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from fakes.filing import Desk, only_busybox
-from fakes.sshd import Sshd, sshd_binary
+from fakes.filing import Desk, host_of_files, only_busybox
 from fakes.tools import served, text, tools
 
 if TYPE_CHECKING:
@@ -57,15 +56,9 @@ def programs(kind: str, directory: Path) -> str:
 def world(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
-    if sshd_binary() is None:
-        pytest.skip("no sshd here: run packaging/test-packages.sh")
     directory = tmp_path_factory.mktemp("sshd")
-    home = directory / "remote-home"
-    home.mkdir()
-    environment = f"HOME={home}"
-    if path := programs(request.param, directory / "bin"):
-        environment += f" PATH={path}"
-    with Sshd(directory, options={"SetEnv": environment}) as sshd, served(sshd) as one:
+    path = programs(request.param, directory / "bin")
+    with host_of_files(directory, path=path) as sshd, served(sshd) as one:
         yield one
 
 
@@ -73,11 +66,6 @@ def world(
 async def ssh(world: World) -> AsyncIterator[Tools]:
     async with tools(world, "--results", "structured") as one:
         yield one
-
-
-@pytest.fixture
-def desk(ssh: Tools, tmp_path: Path) -> Desk:
-    return Desk(ssh, tmp_path)
 
 
 def plant(place: Path, **files: str) -> None:

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from fakes.filing import Desk
-from fakes.sshd import Sshd, sshd_binary
+from fakes.filing import Desk, host_of_files
 from fakes.tools import served, tools
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
     from fakes.tools import Tools
     from fakes.world import World
@@ -30,14 +28,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    if sshd_binary() is None:
-        pytest.skip("no sshd here: run packaging/test-packages.sh")
-    options = {
-        "ForceCommand": "internal-sftp",
-        "Subsystem": "sftp internal-sftp",
-    }
     with (
-        Sshd(tmp_path_factory.mktemp("sshd"), options=options) as sshd,
+        host_of_files(tmp_path_factory.mktemp("sshd"), "SFTP only") as sshd,
         served(sshd, limits="probe_seconds = 2\n") as one,
     ):
         yield one
@@ -47,11 +39,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 async def ssh(world: World) -> AsyncIterator[Tools]:
     async with tools(world, "--results", "structured") as one:
         yield one
-
-
-@pytest.fixture
-def desk(ssh: Tools, tmp_path: Path) -> Desk:
-    return Desk(ssh, tmp_path)
 
 
 async def test_files_are_read_written_and_edited(desk: Desk) -> None:

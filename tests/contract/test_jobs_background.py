@@ -8,14 +8,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import pytest_asyncio
 
 from fakes.asyncssh_server import mute, raw_server
-from fakes.tools import Tools, served, text, tools
+from fakes.tools import Tools, text, tools
 from fakes.watch import moment
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from fakes.sshd import Sshd
@@ -25,18 +23,6 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.xdist_group("jobs_background"),
 ]
-
-
-@pytest.fixture(scope="module")
-def shared(sshd: Sshd) -> Iterator[World]:
-    with served(sshd) as one:
-        yield one
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def ssh(shared: World) -> AsyncIterator[Tools]:
-    async with tools(shared) as one:
-        yield one
 
 
 class Gate:

@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import pytest_asyncio
 
 from fakes.tools import QUICK, Tools, served, tools
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
     from fakes.sshd import Sshd
     from fakes.world import World
 
@@ -22,18 +19,6 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.xdist_group("output_rest"),
 ]
-
-
-@pytest.fixture(scope="module")
-def shared(sshd: Sshd) -> Iterator[World]:
-    with served(sshd) as one:
-        yield one
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def ssh(shared: World) -> AsyncIterator[Tools]:
-    async with tools(shared) as one:
-        yield one
 
 
 def memory(pid: int) -> int:

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from fakes.sshd import sshd_binary
-from fakes.syncing import ENGINES, WAYS, Pair, age, engine, tree
+from fakes.syncing import ENGINES, Pair, age, engine, tree
 from fakes.tools import tools
 
 if TYPE_CHECKING:
@@ -63,11 +63,6 @@ def world(
 async def ssh(world: World) -> AsyncIterator[Tools]:
     async with tools(world, "--results", "structured") as one:
         yield one
-
-
-@pytest.fixture(params=WAYS)
-def pair(request: pytest.FixtureRequest, ssh: Tools, tmp_path: Path) -> Pair:
-    return Pair(ssh, tmp_path, request.param)
 
 
 def names(directory: Path) -> list[str]:

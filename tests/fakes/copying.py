@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fakes.tools import content, failure
+from fakes.watch import weight
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,3 +70,7 @@ class Ways:
     def left(self) -> list[str]:
         """Return what lies in the destination, hidden names too."""
         return sorted(one.name for one in self.destination.iterdir())
+
+    def arrived(self) -> int:
+        """Return how many bytes lie in the destination, in hidden parts too."""
+        return weight(self.destination)

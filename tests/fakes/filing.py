@@ -5,12 +5,40 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from fakes.sshd import Sshd, sshd_binary
 from fakes.tools import content, failure
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fakes.tools import Result, Tools
+
+# The kinds of hosts whose files are worked on.
+HOSTS = ("all programs", "busybox only", "SFTP only")
+
+
+def host_of_files(directory: Path, kind: str = "all programs", path: str = "") -> Sshd:
+    """Return a host with an empty home, not started yet; skip where there is no sshd.
+
+    `kind` is one of `HOSTS`; `path` is the PATH of its programs, if not the usual one.
+    """
+    if sshd_binary() is None:
+        pytest.skip("no sshd here: run packaging/test-packages.sh")
+    home = directory / "remote-home"
+    home.mkdir()
+    options = {"SetEnv": f"HOME={home}"}
+    if kind == "busybox only":
+        path = str(only_busybox(directory / "bin"))
+    if path:
+        options["SetEnv"] += f" PATH={path}"
+    if kind == "SFTP only":
+        options |= {
+            "ForceCommand": "internal-sftp",
+            "Subsystem": "sftp internal-sftp",
+        }
+    return Sshd(directory, options=options)
 
 
 def only_busybox(directory: Path) -> Path:

@@ -69,6 +69,19 @@ def memory(pid: int) -> int:
     raise AssertionError(f"process {pid} has no memory")
 
 
+def weight(directory: Path) -> int:
+    """Return the bytes of a directory's files, hidden ones included.
+
+    Files come and go meanwhile; a directory that goes ends the look.
+    """
+    found = 0
+    with contextlib.suppress(FileNotFoundError):
+        for path in directory.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                found += path.stat().st_size if path.is_file() else 0
+    return found
+
+
 def started_by(text: str) -> list[int]:
     """Return the processes whose command line contains `text`."""
     found: list[int] = []

@@ -11,7 +11,7 @@ import pytest_asyncio
 from fakes.tools import Tools, failure, served, tools
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from fakes.sshd import Sshd
     from fakes.world import World
@@ -20,12 +20,6 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.xdist_group("bad_input"),
 ]
-
-
-@pytest.fixture(scope="module")
-def shared(sshd: Sshd) -> Iterator[World]:
-    with served(sshd) as one:
-        yield one
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

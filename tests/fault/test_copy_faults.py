@@ -14,8 +14,8 @@ import pytest
 import pytest_asyncio
 
 from fakes.copying import WAYS, Ways
+from fakes.filing import host_of_files
 from fakes.proxy import Proxy
-from fakes.sshd import Sshd, sshd_binary
 from fakes.syncing import ROOTS
 from fakes.tools import QUICK, content, served, tools
 from fakes.watch import soon
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator
     from pathlib import Path
 
+    from fakes.sshd import Sshd
     from fakes.tools import Result, Tools
     from fakes.world import World
 
@@ -46,18 +47,7 @@ pytestmark = [
 def sshd(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Sshd]:
-    if sshd_binary() is None:
-        pytest.skip("no sshd here: run packaging/test-packages.sh")
-    directory = tmp_path_factory.mktemp("sshd")
-    home = directory / "home"
-    home.mkdir()
-    options = {"SetEnv": f"HOME={home}"}
-    if request.param == "SFTP only":
-        options |= {
-            "ForceCommand": "internal-sftp",
-            "Subsystem": "sftp internal-sftp",
-        }
-    with Sshd(directory, options=options) as one:
+    with host_of_files(tmp_path_factory.mktemp("sshd"), request.param) as one:
         yield one
 
 
@@ -91,21 +81,10 @@ def ways(
     proxy.throttle(0)
 
 
-def arrived(ways: Ways) -> int:
-    """Return the bytes of the destination, hidden parts included."""
-    found = 0
-    for path in ways.destination.rglob("*"):
-        try:
-            found += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:
-            continue
-    return found
-
-
 def _enough(ways: Ways, asking: asyncio.Task[Result], least: int) -> bool:
     """Whether so much is there; the copy must go on until then."""
     assert not asking.done() or content(asking.result())["status"] == "running"
-    return arrived(ways) >= least
+    return ways.arrived() >= least
 
 
 async def test_cuts_in_the_middle(ways: Ways, proxy: Proxy) -> None:
@@ -156,7 +135,7 @@ async def test_cuts_among_small_files(ways: Ways, proxy: Proxy) -> None:
     asking = asyncio.create_task(
         ways.ssh.call("ssh_copy", **ways.filled("t", recursive=True))
     )
-    await soon(lambda: arrived(ways) > MIB, "some of it is there", 30)
+    await soon(lambda: ways.arrived() > MIB, "some of it is there", 30)
     proxy.rst()
     proxy.throttle(0)
     told = content(await asking)
@@ -174,7 +153,7 @@ async def test_stopped_by_hand(ways: Ways, proxy: Proxy, world: World) -> None:
     (ways.source / "big").write_bytes(os.urandom(8 * MIB))
     proxy.throttle(MIB)
     asking = asyncio.create_task(ways.ssh.call("ssh_copy", **ways.filled("big")))
-    await soon(lambda: arrived(ways) > 0, "it has begun", 30)
+    await soon(lambda: ways.arrived() > 0, "it has begun", 30)
     async with tools(world, "--results", "structured", client="other") as other:
         jobs = (await other.told("ssh_job_list", running_only=True))["jobs"]
         (job_id,) = [job["job_id"] for job in jobs if "copy" in job["command"]]
@@ -235,7 +214,7 @@ async def test_a_daemon_that_was_killed(
             (ways.source / "big").write_bytes(os.urandom(12 * MIB))
             proxy.throttle(3 * MIB)
             asking = asyncio.create_task(one.call("ssh_copy", **ways.filled("big")))
-            await soon(lambda: arrived(ways) >= 5 * MIB, "some of it is there", 30)
+            await soon(lambda: ways.arrived() >= 5 * MIB, "some of it is there", 30)
             world.kill()
             assert (await asking)["isError"]
             assert not (ways.destination / "big").exists()

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from fakes.copying import WAYS, Ways
-from fakes.filing import only_busybox
+from fakes.filing import host_of_files, only_busybox
 from fakes.proxy import Proxy
 from fakes.sshd import Sshd, sshd_binary
 from fakes.syncing import ROOTS
@@ -39,18 +39,7 @@ pytestmark = [
 def sshd(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Sshd]:
-    if sshd_binary() is None:
-        pytest.skip("no sshd here: run packaging/test-packages.sh")
-    directory = tmp_path_factory.mktemp("sshd")
-    home = directory / "home"
-    home.mkdir()
-    options = {"SetEnv": f"HOME={home}"}
-    if request.param == "SFTP only":
-        options |= {
-            "ForceCommand": "internal-sftp",
-            "Subsystem": "sftp internal-sftp",
-        }
-    with Sshd(directory, options=options) as one:
+    with host_of_files(tmp_path_factory.mktemp("sshd"), request.param) as one:
         yield one
 
 

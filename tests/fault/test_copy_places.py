@@ -15,9 +15,9 @@ import pytest
 import pytest_asyncio
 
 from fakes.copying import WAYS, Ways
-from fakes.filing import only_busybox
+from fakes.filing import host_of_files, only_busybox
 from fakes.proxy import Proxy
-from fakes.sshd import Sshd, sshd_binary
+from fakes.sshd import Sshd
 from fakes.syncing import ROOTS
 from fakes.tools import QUICK, content, served, tools
 from fakes.watch import moment, soon
@@ -42,18 +42,7 @@ pytestmark = [
 def sshd(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Sshd]:
-    if sshd_binary() is None:
-        pytest.skip("no sshd here: run packaging/test-packages.sh")
-    directory = tmp_path_factory.mktemp("sshd")
-    home = directory / "home"
-    home.mkdir()
-    options = {"SetEnv": f"HOME={home}"}
-    if request.param == "SFTP only":
-        options |= {
-            "ForceCommand": "internal-sftp",
-            "Subsystem": "sftp internal-sftp",
-        }
-    with Sshd(directory, options=options) as one:
+    with host_of_files(tmp_path_factory.mktemp("sshd"), request.param) as one:
         yield one
 
 
@@ -67,20 +56,6 @@ def world(sshd: Sshd) -> Iterator[World]:
 async def ssh(world: World) -> AsyncIterator[Tools]:
     async with tools(world, "--results", "structured") as one:
         yield one
-
-
-@pytest.fixture(params=WAYS)
-def ways(request: pytest.FixtureRequest, ssh: Tools, tmp_path: Path) -> Ways:
-    return Ways(ssh, tmp_path, request.param)
-
-
-def arrived(ways: Ways) -> int:
-    found = 0
-    # what is there for a moment only ends the look
-    with contextlib.suppress(FileNotFoundError):
-        for path in ways.destination.rglob("*"):
-            found += path.stat().st_size if path.is_file() else 0
-    return found
 
 
 def of_a_group(folder: Path) -> None:
@@ -131,7 +106,11 @@ async def test_a_shared_directory_after_a_restart(
                 (ways.source / "big").write_bytes(os.urandom(6 * MIB))
                 proxy.throttle(3 * MIB)
                 asking = asyncio.create_task(one.call("ssh_copy", **ways.filled("big")))
-                await soon(lambda: arrived(ways) >= 2 * MIB, "some of it is there", 30)
+                await soon(
+                    lambda: ways.arrived() >= 2 * MIB,
+                    "some of it is there",
+                    30,
+                )
                 (stage,) = ways.destination.iterdir()
                 assert stage.stat().st_mode & 0o077 == 0
                 world.kill()
@@ -316,7 +295,7 @@ async def test_what_is_left_by_a_stop_is_told(
                 (ways.source / "big").write_bytes(os.urandom(6 * MIB))
                 proxy.throttle(MIB)
                 asking = asyncio.create_task(one.call("ssh_copy", **ways.filled("big")))
-                await soon(lambda: arrived(ways) > 0, "some of it is there", 30)
+                await soon(lambda: ways.arrived() > 0, "some of it is there", 30)
                 proxy.refuse()
                 proxy.rst()
                 async with tools(world, client="other") as other:

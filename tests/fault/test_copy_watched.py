@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fakes.copying import WAYS, Ways
+from fakes.filing import host_of_files
 from fakes.proxy import Proxy
-from fakes.sshd import Sshd
 from fakes.syncing import ROOTS
 from fakes.terminal import sitting
 from fakes.tools import QUICK, Tools, content, failure, served, tools
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
     from pathlib import Path
 
+    from fakes.sshd import Sshd
     from fakes.world import World
 
 pytestmark = [pytest.mark.needs_sshd, pytest.mark.timeout(120)]
@@ -41,10 +42,7 @@ BOTH = pytest.mark.parametrize("way", WAYS)
 
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    directory = tmp_path_factory.mktemp("sshd")
-    home = directory / "home"
-    home.mkdir()
-    with Sshd(directory, options={"SetEnv": f"HOME={home}"}) as one:
+    with host_of_files(tmp_path_factory.mktemp("sshd")) as one:
         yield one
 
 
@@ -70,15 +68,6 @@ def ways(tmp_path: Path, way: str) -> Ways:
     return ways
 
 
-def arrived(ways: Ways) -> int:
-    """Return the bytes of the destination, hidden parts included."""
-    found = 0
-    for path in ways.destination.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            found += path.stat().st_size if path.is_file() else 0
-    return found
-
-
 def whole(ways: Ways, name: str = "big") -> bool:
     """Whether it is there as it is, and nothing else."""
     first, second = (
@@ -90,7 +79,7 @@ def whole(ways: Ways, name: str = "big") -> bool:
 
 async def half(ways: Ways, proxy: Proxy) -> None:
     """Return in the middle, which then lasts."""
-    await soon(lambda: arrived(ways) > SIZE // 3, "some of it is there", 60)
+    await soon(lambda: ways.arrived() > SIZE // 3, "some of it is there", 60)
     proxy.throttle(SLOW)
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import asyncssh
 import pytest
-import pytest_asyncio
 
 from fakes.asyncssh_server import LOOPBACK, mute, raw_server
 from fakes.tools import QUICK, Tools, served, tools
@@ -16,7 +15,7 @@ from fakes.world import World
 from holdfast_daemon.exec.claim import Claim
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, Iterator
     from pathlib import Path
 
     from fakes.sshd import Sshd
@@ -48,12 +47,6 @@ segment.read_back = scarce(segment.read_back)
 @pytest.fixture(scope="module")
 def shared(sshd: Sshd) -> Iterator[World]:
     with served(sshd, limits=UNHURRIED) as one:
-        yield one
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def ssh(shared: World) -> AsyncIterator[Tools]:
-    async with tools(shared) as one:
         yield one
 
 

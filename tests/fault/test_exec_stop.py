@@ -9,33 +9,17 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-import pytest_asyncio
 
 from fakes.tools import QUICK, Tools, served, tools
 from fakes.watch import alive
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
     from fakes.sshd import Sshd
-    from fakes.world import World
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.xdist_group("exec_stop"),
 ]
-
-
-@pytest.fixture(scope="module")
-def shared(sshd: Sshd) -> Iterator[World]:
-    with served(sshd) as one:
-        yield one
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def ssh(shared: World) -> AsyncIterator[Tools]:
-    async with tools(shared) as one:
-        yield one
 
 
 def pids(printed: str) -> list[int]:

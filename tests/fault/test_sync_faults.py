@@ -87,11 +87,6 @@ async def ssh(host: Host) -> AsyncIterator[Tools]:
         yield one
 
 
-@pytest.fixture(params=WAYS)
-def pair(request: pytest.FixtureRequest, ssh: Tools, tmp_path: Path) -> Pair:
-    return Pair(ssh, tmp_path, request.param)
-
-
 @pytest_asyncio.fixture(params=WAYS, loop_scope="module")
 async def lone(
     request: pytest.FixtureRequest, mortal: Host, tmp_path: Path

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from fakes.sshd import sshd_binary
-from fakes.syncing import WAYS, Pair, engine_and_network, tree
+from fakes.syncing import Pair, engine_and_network, tree
 from fakes.tools import tools
 from fakes.watch import connected, descriptors, soon
 from holdfast.v1 import transfer_pb2, transfer_pb2_grpc
@@ -72,11 +72,6 @@ def network(both: tuple[World, Proxy]) -> Iterator[Proxy]:
 async def ssh(world: World) -> AsyncIterator[Tools]:
     async with tools(world, "--results", "structured") as one:
         yield one
-
-
-@pytest.fixture(params=WAYS)
-def pair(request: pytest.FixtureRequest, ssh: Tools, tmp_path: Path) -> Pair:
-    return Pair(ssh, tmp_path, request.param)
 
 
 def drafts(pair: Pair) -> list[Path]:

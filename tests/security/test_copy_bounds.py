@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from fakes import hostile_host
 from fakes.copying import WAYS, Ways
+from fakes.filing import host_of_files
 from fakes.hostile_host import FOLDER, LINK, REGULAR
 from fakes.sshd import Sshd, sshd_binary
 from fakes.syncing import ROOTS, tree
@@ -169,16 +170,7 @@ async def test_a_host_that_tells_the_truth(
 def fair_world(request: pytest.FixtureRequest, directory: Path) -> Iterator[World]:
     place = directory / "fair" / request.param.partition(" ")[0]
     place.mkdir(parents=True)
-    options = {"SetEnv": f"HOME={place}"}
-    if request.param == "SFTP only":
-        options |= {
-            "ForceCommand": "internal-sftp",
-            "Subsystem": "sftp internal-sftp",
-        }
-    with (
-        Sshd(place, options=options) as sshd,
-        served(sshd, more=ROOTS) as one,
-    ):
+    with host_of_files(place, request.param) as sshd, served(sshd, more=ROOTS) as one:
         yield one
 
 

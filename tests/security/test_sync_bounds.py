@@ -47,11 +47,6 @@ async def ssh(world: World) -> AsyncIterator[Tools]:
         yield one
 
 
-@pytest.fixture(params=WAYS)
-def pair(request: pytest.FixtureRequest, ssh: Tools, tmp_path: Path) -> Pair:
-    return Pair(ssh, tmp_path, request.param)
-
-
 @pytest.fixture
 def outside(pair: Pair) -> Iterator[Path]:
     """Yield a directory that no sync may touch; the test fails when one did."""
