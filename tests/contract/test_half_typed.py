@@ -9,8 +9,7 @@ import pytest
 
 from fakes.kept import kept_on, spare_fish
 from fakes.links import Collector
-from fakes.sshd import Sshd
-from fakes.tools import served, tools
+from fakes.tools import served_at_home, tools
 from holdfast_daemon.errors import Ran, StateError
 from holdfast_daemon.kept.runs import Runs, new_nonce
 
@@ -25,10 +24,7 @@ pytestmark = [pytest.mark.needs_sshd, pytest.mark.usefixtures("terminals")]
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    with (
-        Sshd(tmp_path, options={"SetEnv": f"HOME={tmp_path}"}) as host,
-        served(host) as one,
-    ):
+    with served_at_home(tmp_path) as one:
         yield one
 
 

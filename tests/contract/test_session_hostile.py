@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fakes.sshd import Sshd
-from fakes.tools import served, tools
+from fakes.tools import served_at_home, tools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,10 +23,7 @@ _SECONDS = 5.0
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    with (
-        Sshd(tmp_path, options={"SetEnv": f"HOME={tmp_path}"}) as host,
-        served(host) as one,
-    ):
+    with served_at_home(tmp_path) as one:
         yield one
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fakes.mcp_wire import Wire
+from fakes.sshd import Sshd
 from fakes.world import World
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Mapping
-
-    from fakes.sshd import Sshd
 
 Result = dict[str, Any]
 
@@ -36,6 +35,14 @@ def served(
             yield world
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def served_at_home(directory: Path) -> Generator[World]:
+    """Run a daemon, and a host of its own (alias `box`) whose home is `directory`."""
+    options = {"SetEnv": f"HOME={directory}"}
+    with Sshd(directory, options=options) as host, served(host) as world:
+        yield world
 
 
 class Tools:

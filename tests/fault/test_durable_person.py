@@ -66,20 +66,31 @@ def left(code: int | None, printed: bytes) -> str:
 
 
 @contextmanager
-def asked(world: World, host: Sshd) -> Generator[subprocess.Popen[bytes]]:
-    """Have a durable command asked for; its link shall carry nothing just now."""
+def asked(
+    host: Sshd, directory: Path
+) -> Generator[tuple[World, Proxy, subprocess.Popen[bytes]]]:
+    """Have a durable command asked for while the link carries nothing.
+
+    Yields the daemon, the link, and who asks.
+    """
     words = ["--json", "exec", "--durable", "-n", "box", command(host)]
-    with subprocess.Popen(
-        [program("holdfast"), *words], env=world.environment, stdout=subprocess.PIPE
-    ) as asking:
-        try:
-            until(lambda: world.cli_json("jobs", "--running")["jobs"], "it is a job")
-            # from then on it may begin, once the link carries that
-            files = world.state / "jobs"
-            until(lambda: [*files.glob("*/job.json")], "it is on the disk")
-            yield asking
-        finally:
-            asking.kill()
+    with (
+        Proxy(host.port) as proxy,
+        served(proxy.config(host, directory / "config")) as world,
+    ):
+        world.cli("exec", "box", "true")
+        proxy.freeze()
+        with subprocess.Popen(
+            [program("holdfast"), *words], env=world.environment, stdout=subprocess.PIPE
+        ) as asking:
+            try:
+                until(lambda: world.cli_json("jobs", "--running")["jobs"], "a job")
+                # from then on it may begin, once the link carries that
+                files = world.state / "jobs"
+                until(lambda: [*files.glob("*/job.json")], "it is on the disk")
+                yield world, proxy, asking
+            finally:
+                asking.kill()
 
 
 @pytest.mark.parametrize(
@@ -109,41 +120,31 @@ def test_a_daemon_that_stops_while_its_host_may_have_begun_it(
     host: Sshd, tmp_path: Path
 ) -> None:
     """NF-10: it had a job's id, which says nothing of whether that ran."""
-    with Proxy(host.port) as proxy:
-        config = proxy.config(host, tmp_path / "config")
-        with served(config) as world:
-            world.cli("exec", "box", "true")
-            proxy.freeze()
-            with asked(world, host) as asking:
-                assert world.stop() == 0
-                printed, _ = asking.communicate(timeout=PATIENCE)
-            job_id = left(asking.returncode, printed)
-            proxy.heal()
-            told = world.cli("job", job_id, "--follow", check=False)
-            began = bool(runs(host))
-            expected = (4, b"out\n") if began else (255, b"")
-            assert (told.returncode, told.stdout) == expected, told
-            assert runs(host) in ("", "ran\n")
+    with asked(host, tmp_path) as (world, proxy, asking):
+        assert world.stop() == 0
+        printed, _ = asking.communicate(timeout=PATIENCE)
+        job_id = left(asking.returncode, printed)
+        proxy.heal()
+        told = world.cli("job", job_id, "--follow", check=False)
+        began = bool(runs(host))
+        expected = (4, b"out\n") if began else (255, b"")
+        assert (told.returncode, told.stdout) == expected, told
+        assert runs(host) in ("", "ran\n")
 
 
 def test_a_link_that_goes_while_its_host_may_have_begun_it(
     host: Sshd, tmp_path: Path
 ) -> None:
     """NF-09, NF-10: it is asked whether it ran: that, or the command's end, is told."""
-    with Proxy(host.port) as proxy:
-        config = proxy.config(host, tmp_path / "config")
-        with served(config) as world:
-            world.cli("exec", "box", "true")
-            proxy.freeze()
-            with asked(world, host) as asking:
-                proxy.rst()
-                proxy.heal()
-                printed, _ = asking.communicate(timeout=PATIENCE)
-            if runs(host):
-                told = json.loads(printed)
-                assert (asking.returncode, told["exit_code"]) == (4, 4), told
-                assert (told["stdout"], runs(host)) == ("out\n", "ran\n")
-            else:
-                error = refused(asking.returncode, printed)
-                assert (error["reason"], error["ran"]) == ("CONNECTION_LOST", "no")
-                assert "never" in error["message"]
+    with asked(host, tmp_path) as (_, proxy, asking):
+        proxy.rst()
+        proxy.heal()
+        printed, _ = asking.communicate(timeout=PATIENCE)
+        if runs(host):
+            told = json.loads(printed)
+            assert (asking.returncode, told["exit_code"]) == (4, 4), told
+            assert (told["stdout"], runs(host)) == ("out\n", "ran\n")
+        else:
+            error = refused(asking.returncode, printed)
+            assert (error["reason"], error["ran"]) == ("CONNECTION_LOST", "no")
+            assert "never" in error["message"]

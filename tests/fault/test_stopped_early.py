@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from fakes.sshd import Sshd
-from fakes.tools import QUICK, Tools, content, failure, served, tools
+from fakes.tools import Tools, content, failure, served_at_home, tools
 from fakes.watch import moment
 
 if TYPE_CHECKING:
@@ -30,9 +29,8 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def world(home: Path) -> Iterator[World]:
-    options = {"SetEnv": f"HOME={home}"}
-    with Sshd(home, options=options) as host, served(host, limits=QUICK) as world:
-        yield world
+    with served_at_home(home) as one:
+        yield one
 
 
 @pytest_asyncio.fixture
@@ -60,6 +58,15 @@ def _go_on(home: Path) -> None:
         fifo.write("go\n")
 
 
+async def _starts_whole(ssh: Tools, home: Path) -> None:
+    """Let the shell start; it does, and what was stopped before has not run."""
+    _go_on(home)
+    told = await ssh.told("ssh_session_run", session="s", command="echo on")
+    assert told["stdout"] == "on\n"
+    assert (home / "whole").exists()
+    assert not (home / "ran").exists()
+
+
 @ways
 async def test_its_time_is_over_before_the_shell_has_started(
     ssh: Tools, home: Path, way: str
@@ -74,11 +81,7 @@ async def test_its_time_is_over_before_the_shell_has_started(
     error = failure(reply)
     assert (error["reason"], error["ran"]) == ("SESSION_BUSY", "no")
     assert "within its 0.5 s" in error["message"]
-    _go_on(home)
-    told = await ssh.told("ssh_session_run", session="s", command="echo on")
-    assert told["stdout"] == "on\n"
-    assert (home / "whole").exists()
-    assert not (home / "ran").exists()
+    await _starts_whole(ssh, home)
 
 
 @ways
@@ -101,11 +104,7 @@ async def test_it_is_stopped_before_the_shell_has_started(
     told = content(await asking)
     assert (told["status"], "exit_code" in told) == ("cancelled", False)
     assert "nothing ran" in told["note"]
-    _go_on(home)
-    told = await ssh.told("ssh_session_run", session="s", command="echo on")
-    assert told["stdout"] == "on\n"
-    assert (home / "whole").exists()
-    assert not (home / "ran").exists()
+    await _starts_whole(ssh, home)
 
 
 @ways
