@@ -21,6 +21,7 @@ from holdfast_daemon.hosts.target import Target, check_user, display, parse
 
 if TYPE_CHECKING:
     from collections.abc import (
+        Awaitable,
         Callable,
         Hashable,
         Iterable,
@@ -40,6 +41,8 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _MOST_HOPS = 8
+# each that is new asks ssh, by a process of its own
+_AT_ONCE = 4
 _KEPT = 1000
 _NAMED_IN_ERRORS = 10
 
@@ -105,13 +108,7 @@ class Inventory:
 
     async def those(self, names: Iterable[str]) -> list[Host]:
         """Return the hosts of these names; without any that can't be resolved."""
-        found: list[Host] = []
-        for name in names:
-            try:
-                found.append(await self.resolve(name))
-            except DaemonError as error:
-                _log.info("%s can't be compared: %s", name, error.message)
-        return found
+        return await those(names, self.resolve)
 
     def account(self, name: str) -> Hashable | None:
         """Return the `Host.account` that `name` had when it was last resolved.
@@ -200,6 +197,24 @@ class Inventory:
         )
         target = parse(last.strip(), field="connect.jump")
         return await self._resolve(target, last.strip(), hop, depth + 1)
+
+
+async def those(
+    names: Iterable[str], resolve: Callable[[str], Awaitable[Host]]
+) -> list[Host]:
+    """Return the hosts of these names, in order; without any that can't be resolved."""
+    turn = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(name: str) -> Host | None:
+        async with turn:
+            try:
+                return await resolve(name)
+            except DaemonError as error:
+                _log.info("%s can't be compared: %s", name, error.message)
+                return None
+
+    found = await asyncio.gather(*map(one, names))
+    return [host for host in found if host is not None]
 
 
 def default_target(caller_default: str | None, config: Config) -> str:

@@ -6,13 +6,12 @@ A call may choose a port itself. Its host's name then carries the port, and only
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from holdfast.v1.common_pb2 import ConnectOptions
-from holdfast_daemon.errors import DaemonError, InputError
+from holdfast_daemon.errors import InputError
+from holdfast_daemon.hosts.inventory import those
 from holdfast_daemon.hosts.target import parse
 from holdfast_daemon.policy.caller import Caller
 
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
     from holdfast_daemon.hosts.host import Host
 
     Resolve = Callable[[Caller, str, ConnectOptions | None], Awaitable[Host]]
-
-_log = logging.getLogger(__name__)
-
-_AT_ONCE = 4
 
 
 class Places:
@@ -66,19 +61,8 @@ class Places:
 
     async def named(self, caller: Caller, names: Iterable[str]) -> list[Host]:
         """Return the configuration's hosts of these names; without any that fail."""
-        turn = asyncio.Semaphore(_AT_ONCE)
         plain = Caller(caller.principal)
-
-        async def one(name: str) -> Host | None:
-            async with turn:
-                try:
-                    return await self._resolve(plain, name, None)
-                except DaemonError as error:
-                    _log.info("%s can't be compared: %s", name, error.message)
-                    return None
-
-        found = await asyncio.gather(*map(one, names))
-        return [host for host in found if host is not None]
+        return await those(names, lambda name: self._resolve(plain, name, None))
 
 
 def default_port_of(
