@@ -33,6 +33,7 @@ LONGEST = (
     "fault/test_host_restarted.py",
     "contract/test_held_runs.py",
     "fault/test_sync_restarts.py",
+    "fault/test_sync_begun_anew.py",
     "fault/test_frozen_peer.py",
     "fault/test_run_adopted.py",
     "fault/test_link_faults.py",

@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fakes.copying import WAYS, Ways
+from fakes.filing import host_of_files
 from fakes.proxy import Proxy
+from fakes.restarting import ENDS, crash, ended, restart, restart_away
 from fakes.sshd import Sshd
 from fakes.syncing import ROOTS
 from fakes.tools import Tools, content, failure, served, tools
-from fakes.watch import records, soon
+from fakes.watch import records, soon, weight
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
     from pathlib import Path
 
-    from fakes.tools import Result
     from fakes.world import World
 
 pytestmark = [pytest.mark.needs_sshd, pytest.mark.timeout(120)]
@@ -31,7 +32,6 @@ pytestmark = [pytest.mark.needs_sshd, pytest.mark.timeout(120)]
 MIB = 1024 * 1024
 SIZE = int(os.environ.get("HOLDFAST_COPY_RESTART_MIB", "12")) * MIB
 KILLS = int(os.environ.get("HOLDFAST_COPY_KILLS", "4"))
-AWAY = {"CONNECTION_LOST", "DAEMON_LOST", "DAEMON_UNAVAILABLE", "DRAINING"}
 # What was on its way when the daemon died may go again, and small files that came with
 # others; half of it all would be seen.
 AGAIN = 5 * MIB
@@ -39,10 +39,7 @@ AGAIN = 5 * MIB
 
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    directory = tmp_path_factory.mktemp("sshd")
-    home = directory / "home"
-    home.mkdir()
-    with Sshd(directory, options={"SetEnv": f"HOME={home}"}) as one:
+    with host_of_files(tmp_path_factory.mktemp("sshd")) as one:
         yield one
 
 
@@ -59,17 +56,6 @@ def world(sshd: Sshd, proxy: Proxy, tmp_path: Path) -> Iterator[World]:
         yield one
 
 
-def crash(world: World) -> None:
-    world.kill()
-    world.start()
-
-
-def restart(world: World) -> None:
-    assert world.stop() == 0
-    world.start()
-
-
-ENDS = pytest.mark.parametrize("end", [crash, restart])
 BOTH = pytest.mark.parametrize("way", WAYS)
 
 
@@ -104,17 +90,8 @@ def sums(place: Path) -> dict[str, str]:
     return found
 
 
-def weight(place: Path) -> int:
-    """Return the bytes of what is there, hidden parts included."""
-    found = 0
-    for path in place.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            found += path.stat().st_size if path.is_file() else 0
-    return found
-
-
 def enough(ways: Ways, least: int) -> bool:
-    return weight(ways.destination) >= least
+    return ways.arrived() >= least
 
 
 async def copying(ssh: Tools) -> str:
@@ -125,20 +102,6 @@ async def copying(ssh: Tools) -> str:
             for job in jobs:
                 if job["command"].startswith("copy "):
                     return str(job["job_id"])
-            await asyncio.sleep(0.02)
-
-
-async def ended(ssh: Tools, job_id: str) -> Result:
-    """Read a job until it has ended, once the daemon is there again."""
-    async with asyncio.timeout(60):
-        while True:
-            told = await ssh.call(
-                "ssh_job_read", job_id=job_id, offset=0, wait_seconds=5
-            )
-            if told.get("isError"):
-                assert failure(told)["reason"] in AWAY, told
-            elif told["structuredContent"]["status"] != "running":
-                return content(told)
             await asyncio.sleep(0.02)
 
 
@@ -248,8 +211,7 @@ async def test_killed_again_and_again(
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     """Yield a host without a shell."""
-    options = {"ForceCommand": "internal-sftp", "Subsystem": "sftp internal-sftp"}
-    with Sshd(tmp_path_factory.mktemp("plain"), options=options) as one:
+    with host_of_files(tmp_path_factory.mktemp("plain"), "SFTP only") as one:
         yield one
 
 
@@ -335,11 +297,7 @@ async def test_a_host_that_is_away_is_waited_for(
     ways = Ways(None, tmp_path, way)
     name = filled(ways, many=False)
     async with begun(world, proxy, ways, name) as (job_id, other):
-        await asyncio.to_thread(world.kill)
-        proxy.refuse()
-        tried = len(proxy.accepted)
-        await asyncio.to_thread(world.start)
-        await soon(lambda: len(proxy.accepted) >= tried + 2, "it is tried", 30)
+        await restart_away(world, proxy, tries=2)
         job = await other.read(job_id)
         assert job["status"] == "running"
         # meanwhile nobody begins the same anew
@@ -361,11 +319,7 @@ async def test_one_that_waits_for_its_host_is_stopped(
     ways = Ways(None, tmp_path, way)
     name = filled(ways, many=False)
     async with begun(world, proxy, ways, name) as (job_id, other):
-        await asyncio.to_thread(world.kill)
-        proxy.refuse()
-        tried = len(proxy.accepted)
-        await asyncio.to_thread(world.start)
-        await soon(lambda: len(proxy.accepted) > tried, "it is tried", 30)
+        await restart_away(world, proxy)
         stopped = await other.stop(job_id)
         assert stopped["status"] == "cancelled"
         proxy.heal()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fakes.proxy import Proxy
+from fakes.restarting import AWAY, ENDS, crash
 from fakes.sshd import Sshd
 from fakes.tools import QUICK, Result, Tools, served, tools
 from fakes.watch import soon
@@ -36,8 +37,6 @@ pytestmark = [
     pytest.mark.needs_sshd,
     pytest.mark.timeout(90 + MIB * 2 + KILLS * 6),
 ]
-
-AWAY = {"CONNECTION_LOST", "DAEMON_LOST", "DAEMON_UNAVAILABLE", "DRAINING"}
 
 
 @pytest.fixture
@@ -94,17 +93,28 @@ def counting(gate: Path, ran: Path) -> str:
 LINES = range(1, 7)
 
 
-def crash(world: World) -> None:
-    world.kill()
-    world.start()
+@contextlib.asynccontextmanager
+async def counted(
+    host: Sshd, directory: Path
+) -> AsyncGenerator[tuple[World, Proxy, Tools, str]]:
+    """Have it count over a link that can be cut; yield the job, once it waits."""
+    gate, ran = host.directory / "gate", host.directory / "ran"
+    with (
+        Proxy(host.port) as proxy,
+        served(proxy.config(host, directory / "config")) as world,
+    ):
+        async with opened(world) as ssh:
+            told = await ssh.told(
+                "ssh_session_run",
+                session="one",
+                command=counting(gate, ran),
+                wait_seconds=0,
+            )
+            await ssh.until(told["job_id"], "err 3\n")
+            yield world, proxy, ssh, told["job_id"]
 
 
-def restart(world: World) -> None:
-    assert world.stop() == 0
-    world.start()
-
-
-@pytest.mark.parametrize("end", [crash, restart])
+@ENDS
 async def test_a_command_goes_on_and_its_job_is_the_same(
     host: Sshd, end: Callable[[World], None]
 ) -> None:
@@ -273,32 +283,20 @@ async def test_a_host_that_is_away_after_the_restart_is_waited_for(
 ) -> None:
     """NF-09, NF-20: still running, said so, and gone on with once it is back."""
     gate, ran = host.directory / "gate", host.directory / "ran"
-    with Proxy(host.port) as proxy:
-        config = proxy.config(host, tmp_path / "config")
-        with served(config) as world:
-            async with opened(world) as ssh:
-                told = await ssh.told(
-                    "ssh_session_run",
-                    session="one",
-                    command=counting(gate, ran),
-                    wait_seconds=0,
-                )
-                await ssh.until(told["job_id"], "err 3\n")
-                await asyncio.to_thread(world.kill)
-                proxy.refuse()
-                proxy.rst()
-                await asyncio.to_thread(world.start)
-                job = await patiently(
-                    ssh, "ssh_job_read", job_id=told["job_id"], wait_seconds=1
-                )
-                assert job["status"] == "running"
-                gate.touch()
-                proxy.heal()
-                job = await ssh.ended(told["job_id"])
-                assert (job["status"], job["exit_code"]) == ("exited", 7)
-                whole = await ssh.read(told["job_id"], offset=0)
-                assert whole["stdout"] == "".join(f"out {n}\n" for n in LINES)
-                assert ran.read_text() == "ran\n"
+    async with counted(host, tmp_path) as (world, proxy, ssh, job_id):
+        await asyncio.to_thread(world.kill)
+        proxy.refuse()
+        proxy.rst()
+        await asyncio.to_thread(world.start)
+        job = await patiently(ssh, "ssh_job_read", job_id=job_id, wait_seconds=1)
+        assert job["status"] == "running"
+        gate.touch()
+        proxy.heal()
+        job = await ssh.ended(job_id)
+        assert (job["status"], job["exit_code"]) == ("exited", 7)
+        whole = await ssh.read(job_id, offset=0)
+        assert whole["stdout"] == "".join(f"out {n}\n" for n in LINES)
+        assert ran.read_text() == "ran\n"
 
 
 async def test_what_was_never_typed_is_never_run(host: Sshd, tmp_path: Path) -> None:
@@ -369,30 +367,20 @@ async def test_a_stop_that_does_not_arrive_is_no_end(
     host: Sshd, tmp_path: Path
 ) -> None:
     """EX-15, NF-20: the host is away: not stopped, said so, and its own end is told."""
-    gate, ran = host.directory / "gate", host.directory / "ran"
-    with Proxy(host.port) as proxy:
-        config = proxy.config(host, tmp_path / "config")
-        with served(config) as world:
-            async with opened(world) as ssh:
-                told = await ssh.told(
-                    "ssh_session_run",
-                    session="one",
-                    command=counting(gate, ran),
-                    wait_seconds=0,
-                )
-                await ssh.until(told["job_id"], "err 3\n")
-                proxy.refuse()
-                proxy.rst()
-                stopped = await ssh.stop(told["job_id"])
-                assert not stopped["stopped"]
-                assert stopped["status"] == "running"
-                assert "exit_code" not in stopped
-                gate.touch()
-                proxy.heal()
-                # whoever uses the session has its host looked for at once
-                await ssh.told("ssh_session_read", session="one")
-                job = await ssh.ended(told["job_id"])
-                assert (job["status"], job["exit_code"]) == ("exited", 7)
+    gate = host.directory / "gate"
+    async with counted(host, tmp_path) as (_, proxy, ssh, job_id):
+        proxy.refuse()
+        proxy.rst()
+        stopped = await ssh.stop(job_id)
+        assert not stopped["stopped"]
+        assert stopped["status"] == "running"
+        assert "exit_code" not in stopped
+        gate.touch()
+        proxy.heal()
+        # whoever uses the session has its host looked for at once
+        await ssh.told("ssh_session_read", session="one")
+        job = await ssh.ended(job_id)
+        assert (job["status"], job["exit_code"]) == ("exited", 7)
 
 
 async def test_its_own_client_may_answer_what_it_asks(host: Sshd) -> None:
