@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from fakes.account import Account, why_not
+from fakes.account import Account, host_of_accounts
 from fakes.filing import Desk
-from fakes.sshd import Sshd, sshd_binary
 from fakes.tools import served, tools
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+    from fakes.sshd import Sshd
     from fakes.world import World
 
 pytestmark = [
@@ -32,12 +32,7 @@ PASSWORD = "canary-Fil3 'pass"
 
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    if reason := why_not():
-        pytest.skip(reason)
-    if sshd_binary() is None:
-        pytest.skip("no sshd here: run packaging/test-packages.sh")
-    options = {"AuthorizedKeysFile": ".ssh/authorized_keys"}
-    with Sshd(tmp_path_factory.mktemp("sshd"), options=options) as one:
+    with host_of_accounts(tmp_path_factory.mktemp("sshd")) as one:
         yield one
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
-from fakes.account import Account, why_not
+from fakes.account import login
 from fakes.filing import Desk
-from fakes.sshd import Sshd, sshd_binary
 from fakes.tools import served, tools
 
 if TYPE_CHECKING:
@@ -21,21 +19,9 @@ pytestmark = pytest.mark.needs_sshd
 @pytest.mark.parametrize("shell", ["bash", "dash", "zsh", "fish", "tcsh", "rbash"])
 async def test_files_whatever_the_login_shell(tmp_path: Path, shell: str) -> None:
     """FI-10: by sh under it, or by SFTP where it is a restricted one; noise is none."""
-    if reason := why_not():
-        pytest.skip(reason)
-    program = shutil.which(shell)
-    if program is None or sshd_binary() is None:
-        pytest.skip(f"no {shell} or no sshd here: run packaging/test-packages.sh")
-    options = {"AuthorizedKeysFile": ".ssh/authorized_keys"}
-    with (
-        Sshd(tmp_path / "sshd", options=options) as sshd,
-        Account(sshd.key, password="canary-x", shell=program) as who,
-    ):
+    with login(tmp_path, shell) as (sshd, who):
         for name in (".bashrc", ".zshenv", ".tcshrc"):
             who.write(name, "echo noise of a start-up file\n")
-        sshd.config.write_text(
-            sshd.client_config().replace(f"User {sshd.user}", f"User {who.name}")
-        )
         with served(sshd) as world:
             async with tools(world, "--results", "structured") as ssh:
                 desk = Desk(ssh, who.home)

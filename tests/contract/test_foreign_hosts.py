@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fakes.account import Account, why_not
+from fakes.account import login
 from fakes.foreign_host import (
     ForeignHost,
     cmd,
@@ -27,7 +26,7 @@ from fakes.sshd import Sshd
 from fakes.tools import Tools, served, tools
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
     from fakes.foreign_host import Reply
@@ -45,19 +44,6 @@ async def agent(
         with served(host.client_files(tmp_path / "client")) as world:
             async with tools(world) as ssh:
                 yield ssh, host, world
-
-
-@contextlib.contextmanager
-def login(tmp_path: Path, shell: str) -> Generator[tuple[Sshd, Account]]:
-    """Yield a real sshd whose `box` is an account with that login shell."""
-    options = {"AuthorizedKeysFile": ".ssh/authorized_keys"}
-    with (
-        Sshd(tmp_path / "sshd", options=options) as server,
-        Account(server.key, password="canary-x", shell=shell) as who,
-    ):
-        mine = server.client_config().replace(f"User {server.user}", f"User {who.name}")
-        server.config.write_text(mine)
-        yield server, who
 
 
 @pytest.mark.parametrize(
@@ -210,12 +196,8 @@ async def test_a_device_that_takes_no_commands_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["fish", "tcsh"])
 async def test_other_login_shells_have_all_of_it(tmp_path: Path, name: str) -> None:
     """Issue 3, non-POSIX, EX-17: the system's own sh does what theirs can't."""
-    shell = shutil.which(name)
-    if reason := why_not() or (not shell and f"no {name} here"):
-        pytest.skip(f"{reason}: run packaging/test-packages.sh")
-    assert shell
     more = '[hosts.it]\nhost = "box"\nsudo_password_from = "env:HF_X"\n'
-    with login(tmp_path, shell) as (server, who):
+    with login(tmp_path, name) as (server, who):
         who.sudoers("USER ALL=(ALL) ALL")
         with served(server, more=more) as world:
             world.stop()
@@ -258,8 +240,6 @@ async def test_an_account_that_may_do_little_says_what_it_is(
     tmp_path: Path, shell: str, command: str, code: int, word: str
 ) -> None:
     """Issue 3, non-POSIX: recognised, commands go through, nothing is made up."""
-    if reason := why_not() or ("" if shutil.which(shell) else f"no {shell} here"):
-        pytest.skip(reason)
     with login(tmp_path, shell) as (server, _), served(server) as world:
         async with tools(world) as ssh:
             told = await ssh.run(command)

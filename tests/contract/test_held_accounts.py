@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
-from fakes.account import Account, why_not
-from fakes.sshd import Sshd, sshd_binary
+from fakes.account import login
 from fakes.tools import served, tools
 
 if TYPE_CHECKING:
@@ -20,21 +18,9 @@ pytestmark = [pytest.mark.needs_sshd, pytest.mark.usefixtures("terminals")]
 @pytest.mark.parametrize("shell", ["bash", "dash", "zsh", "fish", "tcsh"])
 async def test_runs_whatever_the_login_shell(tmp_path: Path, shell: str) -> None:
     """SE-02: where no shell was asked for, and start-up files print; or it is said."""
-    if reason := why_not():
-        pytest.skip(reason)
-    program = shutil.which(shell)
-    if program is None or sshd_binary() is None:
-        pytest.skip(f"no {shell} or no sshd here: run packaging/test-packages.sh")
-    options = {"AuthorizedKeysFile": ".ssh/authorized_keys"}
-    with (
-        Sshd(tmp_path / "sshd", options=options) as sshd,
-        Account(sshd.key, password="canary-x", shell=program) as who,
-    ):
+    with login(tmp_path, shell) as (sshd, who):
         for name in (".bashrc", ".profile", ".zshenv", ".zshrc", ".tcshrc"):
             who.write(name, "echo noise of a start-up file\n")
-        sshd.config.write_text(
-            sshd.client_config().replace(f"User {sshd.user}", f"User {who.name}")
-        )
         with served(sshd) as world:
             async with tools(world) as ssh:
                 opened = await ssh.told(

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from fakes.account import Account, why_not
-from fakes.sshd import Sshd, sshd_binary
+from fakes.account import Account, host_of_accounts
+from fakes.sshd import Sshd
 from fakes.tools import Tools, served, tools
 from fakes.watch import alive, records, soon
 from fakes.world import World
@@ -60,12 +60,7 @@ class Ring(KeyringBackend):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    if reason := why_not():
-        pytest.skip(reason)
-    if sshd_binary() is None:
-        pytest.skip("no sshd here: run packaging/test-packages.sh")
-    options = {"AuthorizedKeysFile": ".ssh/authorized_keys"}
-    with Sshd(tmp_path_factory.mktemp("sshd"), options=options) as one:
+    with host_of_accounts(tmp_path_factory.mktemp("sshd")) as one:
         yield one
 
 

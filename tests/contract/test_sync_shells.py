@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
-from fakes.account import Account, why_not
-from fakes.sshd import Sshd, sshd_binary
+from fakes.account import login
 from fakes.syncing import ROOTS
 from fakes.tools import served, tools
 
@@ -23,24 +21,12 @@ NAME = 'it\'s !a "name" $(id)'
 @pytest.mark.parametrize("shell", ["bash", "dash", "zsh", "fish", "tcsh", "rbash"])
 async def test_syncs_whatever_the_login_shell(tmp_path: Path, shell: str) -> None:
     """FI-02: both ways, and what start-up files print is no part of it."""
-    if reason := why_not():
-        pytest.skip(reason)
-    program = shutil.which(shell)
-    if program is None or sshd_binary() is None:
-        pytest.skip(f"no {shell} or no sshd here: run packaging/test-packages.sh")
-    options = {"AuthorizedKeysFile": ".ssh/authorized_keys"}
     source = tmp_path / "source"
     (source / "sub").mkdir(parents=True)
     (source / "sub" / NAME).write_text("one")
-    with (
-        Sshd(tmp_path / "sshd", options=options) as sshd,
-        Account(sshd.key, password="canary-x", shell=program) as who,
-    ):
+    with login(tmp_path, shell) as (sshd, who):
         for name in (".bashrc", ".zshenv", ".tcshrc"):
             who.write(name, "echo noise of a start-up file\n")
-        sshd.config.write_text(
-            sshd.client_config().replace(f"User {sshd.user}", f"User {who.name}")
-        )
         with served(sshd, more=ROOTS) as world:
             async with tools(world, "--results", "structured") as ssh:
                 for there in (f"~/{NAME}", f"~{who.name}/second", "third"):

@@ -17,8 +17,12 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import pytest
+
+from fakes.sshd import Sshd, sshd_binary
+
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Generator
 
 PREFIX = "hf-sudo-"
 _SUDOERS = Path("/etc/sudoers.d")
@@ -51,6 +55,34 @@ def _run(*words: str, stdin: str = "") -> None:
     assert told.returncode == 0, f"{words[0]}: {told.stderr}"
 
 
+def host_of_accounts(directory: Path) -> Sshd:
+    """Return a host that lets in whom an account's own file says, not started yet.
+
+    Skips where there is no sshd, or no account can be made.
+    """
+    if reason := why_not():
+        pytest.skip(reason)
+    if sshd_binary() is None:
+        pytest.skip("no sshd here: run packaging/test-packages.sh")
+    options = {"AuthorizedKeysFile": ".ssh/authorized_keys"}
+    return Sshd(directory, options=options)
+
+
+@contextlib.contextmanager
+def login(directory: Path, shell: str) -> Generator[tuple[Sshd, Account]]:
+    """Run one whose `box` is an account with that login shell; skip without it."""
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"no {shell} here: run packaging/test-packages.sh")
+    with (
+        host_of_accounts(directory / "sshd") as host,
+        Account(host.key, password="canary-x", shell=program) as who,
+    ):
+        mine, theirs = f"User {host.user}", f"User {who.name}"
+        host.config.write_text(host.client_config().replace(mine, theirs))
+        yield host, who
+
+
 class Account:
     """One account; a key logs it in, a password is what sudo asks for."""
 
@@ -74,12 +106,7 @@ class Account:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Remove it and all that runs as it."""
         _remove(self.name)
 

@@ -7,14 +7,13 @@ import contextlib
 import json
 import socket
 import time
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
 from fakes import services
-from fakes.account import Account, why_not
+from fakes.account import login
 from fakes.services import dial, echo, exchange, serve
 from fakes.sshd import Sshd, free_port
 from fakes.tools import Tools, served, tools
@@ -537,25 +536,16 @@ async def test_limits_are_told(own: Sshd) -> None:
 
 async def test_a_privileged_port_is_told(tmp_path: Path) -> None:
     """FW-06: an account that is not root gets none on the host."""
-    if missing := why_not():
-        pytest.skip(missing)
-    options = {"AuthorizedKeysFile": ".ssh/authorized_keys"}
-    with (
-        Sshd(tmp_path / "sshd", options=options) as strict,
-        Account(strict.key, password=token_hex(8)) as who,
-    ):
-        mine, theirs = f"User {strict.user}", f"User {who.name}"
-        strict.config.write_text(strict.client_config().replace(mine, theirs))
-        with served(strict) as one:
-            async with tools(one) as ssh:
-                error = await ssh.refused(
-                    "ssh_forward_open",
-                    target="box",
-                    direction="remote",
-                    remote_port=81,
-                    local_port=9,
-                )
-                assert error["reason"] == "FORWARD_REFUSED"
-                assert "needs root" in error["message"]
-                told = await opened(ssh, "remote", remote_port=0, local_port=9)
-                assert told["running"] is True
+    with login(tmp_path, "bash") as (strict, _), served(strict) as one:
+        async with tools(one) as ssh:
+            error = await ssh.refused(
+                "ssh_forward_open",
+                target="box",
+                direction="remote",
+                remote_port=81,
+                local_port=9,
+            )
+            assert error["reason"] == "FORWARD_REFUSED"
+            assert "needs root" in error["message"]
+            told = await opened(ssh, "remote", remote_port=0, local_port=9)
+            assert told["running"] is True
