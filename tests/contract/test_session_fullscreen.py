@@ -53,12 +53,6 @@ def shared(host: Sshd) -> Iterator[World]:
         yield one
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def ssh(shared: World) -> AsyncIterator[Tools]:
-    async with tools(shared) as one:
-        yield one
-
-
 class Session:
     """A session of a plain shell, as an agent uses it."""
 
