@@ -79,8 +79,9 @@ def bare_kept(host: Kept) -> Runs:
 class Safe(Collector):
     """Keeps everything, at once for good."""
 
-    async def saved(self) -> None:
-        """Return at once."""
+    async def saved(self) -> bool:
+        """Say so."""
+        return True
 
 
 async def test_a_command_goes_on_though_its_host_could_not_write_down_what_is_safe(
@@ -204,8 +205,8 @@ async def test_a_command_whose_shell_is_killed_while_its_output_waits_comes_to_a
     monkeypatch.setattr(run_line, "_LOOK_SECONDS", 0.3)
     safe = asyncio.Event()
 
-    async def saved() -> None:
-        await safe.wait()
+    async def saved() -> bool:
+        return await safe.wait()
 
     async with kept_on(tmp_path, kept_bytes=KEPT) as kept:
         standing, _ = await kept.start("sone")
@@ -221,3 +222,21 @@ async def test_a_command_whose_shell_is_killed_while_its_output_waits_comes_to_a
             end = await line.ended()
         assert (end.exit_code, end.gone) == (None, False)
         assert end.lost
+
+
+async def test_who_comes_late_to_have_a_command_forgotten_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NF-10: its line waits only so long, as while a disk refuses; others tell it."""
+    monkeypatch.setattr(run_line, "_KEEP_SECONDS", 0.01)
+    async with kept_on(tmp_path) as kept:
+        runs, sink, nonce = bare_kept(kept), Safe(), new_nonce()
+        await runs.begin("jone", nonce, Program("echo on"))
+        line = await runs.follow("jone", 1, nonce, (0, 0), sink, saved=sink.saved)
+        async with asyncio.timeout(SECONDS):
+            assert (await line.ended()).exit_code == 0
+        log = log_of(tmp_path, "r/1/o")
+        readers = log.with_name("o.readers")
+        await soon(lambda: not [*readers.iterdir()], "nobody reads it")
+        assert line.forget() is False
+        assert log.exists()

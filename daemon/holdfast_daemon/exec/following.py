@@ -36,6 +36,7 @@ class Following:
         self._recording: asyncio.Task[None] | None = None
         self._backoff = Backoff(_FIRST, _MOST, random.random)
         self._nudged = asyncio.Event()
+        job.spool.patient = True
 
     @property
     def _kept(self) -> Kept:
@@ -47,9 +48,14 @@ class Following:
         spool = self._job.spool
         spool.append(stream, data)
         if spool.full and self._draining is None:
-            if self._line is not None:
-                self._line.pause()
             self._draining = asyncio.create_task(self._drain())
+            self._use(self._line)
+
+    def _use(self, line: RunLine | None) -> None:
+        """Read from that one, once the disk has caught up."""
+        self._line = line
+        if line is not None and self._draining is not None:
+            line.pause()
 
     async def _drain(self) -> None:
         await self._job.spool.drained()
@@ -68,9 +74,9 @@ class Following:
         if site.keep is not None:
             self._recording = asyncio.create_task(_record(job, site))
 
-    async def saved(self) -> None:
-        """Return when what came is on disk: the host may forget it then."""
-        await self._job.spool.sync()
+    async def saved(self) -> bool:
+        """Return whether what came is on disk: the host may forget it then."""
+        return await self._job.spool.sync()
 
     async def until_end(self, line: RunLine | None = None) -> RunEnd:
         """Follow from `line` on, or from what the spool has; return how it ended.
@@ -81,7 +87,7 @@ class Following:
             DaemonError: The host keeps nothing any more.
         """
         try:
-            self._line = line
+            self._use(line)
             end = await line.ended() if line is not None else None
             tried = line is not None
             while end is None or end.gone:
@@ -102,7 +108,7 @@ class Following:
         # a word that comes from now on is for the pause after this
         self._nudged.clear()
         try:
-            line = self._line = await self._runs.follow(
+            line = await self._runs.follow(
                 kept.ident,
                 kept.number,
                 kept.nonce,
@@ -115,6 +121,7 @@ class Following:
             if error.reason is Reason.NOT_KEPT:
                 raise
             return None
+        self._use(line)
         loop = asyncio.get_running_loop()
         since = loop.time()
         end = await line.ended()
@@ -129,10 +136,12 @@ class Following:
     async def _wait(self) -> None:
         await self._site.pool.pauses.rest(self._backoff.failed(), self._nudged)
 
-    def forget(self) -> None:
-        """Have the host forget its output: its end is known, and all is on disk."""
-        if self._line is not None:
-            self._line.forget()
+    def forget(self) -> bool:
+        """Have the host forget its output: its end is known, and all is on disk.
+
+        False where the line is gone that could tell it so.
+        """
+        return self._line is not None and self._line.forget()
 
     def leave(self) -> None:
         """Look on no more; the command goes on."""

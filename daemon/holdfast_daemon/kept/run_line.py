@@ -20,6 +20,8 @@ UNREAD = "what was typed in its terminal before was not finished, as with an ope
 _COMPLAINT = 4096
 # how often a host is asked whether the shell lives, while nothing is told
 _LOOK_SECONDS = 10.0
+# and so often what is not safe here is tried to be made so
+_OWED_SECONDS = 2.0
 # so long the channel waits to be told that all is safe here
 _KEEP_SECONDS = 30.0
 # the host may drop what is here, when so much came
@@ -71,11 +73,11 @@ class RunLine:
         offsets: tuple[int, int] = (0, 0),
         *,
         kept_bytes: int,
-        saved: Callable[[], Awaitable[None]] | None = None,
+        saved: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         """Follow from `offsets` on; the host keeps so much until it is told of it.
 
-        `saved` returns when what was handed on by then outlives this process.
+        `saved` returns whether what was handed on by then outlives this process.
         """
         self.header = secrets.token_hex(8)
         self.complaint = ""
@@ -91,6 +93,8 @@ class RunLine:
         self._channel: Channel | None = None
         self._said = b""
         self._began = asyncio.Event()
+        # what came is not safe here, and the host must keep it
+        self._owed = False
         # more came than the host knows to be here
         self._behind = asyncio.Event()
         self._forgotten = asyncio.Event()
@@ -179,9 +183,12 @@ class RunLine:
         poked = asyncio.create_task(self._behind.wait())
         try:
             while not self._end.done():
-                told: set[asyncio.Future[Any]] = {over, poked, self._end}
+                told: set[asyncio.Future[Any]] = {over, self._end}
+                told |= set() if self._owed else {poked}
                 await asyncio.wait(
-                    told, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                    told,
+                    timeout=_OWED_SECONDS if self._owed else _LOOK_SECONDS,
+                    return_when=asyncio.FIRST_COMPLETED,
                 )
                 if over.done():
                     self._gone(over.result())
@@ -209,8 +216,10 @@ class RunLine:
     async def _say(self, channel: Channel) -> None:
         out, err = self.offsets
         if out + err > self._acked:
-            if self._saved is not None:
-                await self._saved()
+            self._owed = self._saved is not None and not await self._saved()
+            if self._owed:
+                await _write(channel, b"owed\n")
+                return
             self._acked = out + err
             await _write(channel, f"ack {out} {err}\n".encode())
             return
@@ -248,9 +257,13 @@ class RunLine:
         if self._channel is not None:
             self._channel.resume()
 
-    def forget(self) -> None:
-        """Have the host forget it: its end is known, and all of it is safe here."""
+    def forget(self) -> bool:
+        """Have the host forget it: its end is known, and all of it is safe here.
+
+        False where the channel was not kept for so long.
+        """
         self._forgotten.set()
+        return self._watch is not None and not self._watch.done()
 
     def close(self) -> None:
         """Look no more; the command goes on."""

@@ -137,7 +137,7 @@ class Runs:
         *,
         half: Half = "none",
         on_skipped: Callable[[Stream, int], None] | None = None,
-        saved: Callable[[], Awaitable[None]] | None = None,
+        saved: Callable[[], Awaitable[bool]] | None = None,
     ) -> RunLine:
         """Tell the shell a command, at most once for each `number`, which go up.
 
@@ -187,7 +187,7 @@ class Runs:
         sink: Sink,
         *,
         on_skipped: Callable[[Stream, int], None] | None = None,
-        saved: Callable[[], Awaitable[None]] | None = None,
+        saved: Callable[[], Awaitable[bool]] | None = None,
     ) -> RunLine:
         """Go on where another line was left.
 
@@ -292,7 +292,7 @@ class Runs:
         nonce: str,
         sink: Sink,
         on_skipped: Callable[[Stream, int], None] | None,
-        saved: Callable[[], Awaitable[None]] | None,
+        saved: Callable[[], Awaitable[bool]] | None,
         offsets: tuple[int, int] = (0, 0),
     ) -> RunLine:
         kept = self._limits.kept_bytes

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from holdfast_daemon.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 FRAME_BYTES = 64 * 1024
 _GROW_BYTES = 32 * 1024
@@ -69,6 +69,16 @@ class Piece(NamedTuple):
 
     stream: Stream
     data: bytes
+
+
+def merged(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
+    """Join neighbours of one stream."""
+    runs: list[tuple[Stream, list[bytes]]] = []
+    for stream, data in pieces:
+        if not runs or runs[-1][0] is not stream:
+            runs.append((stream, []))
+        runs[-1][1].append(data)
+    return tuple(Piece(stream, b"".join(run)) for stream, run in runs)
 
 
 class Chunk:

@@ -10,14 +10,13 @@ import asyncio
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from holdfast_daemon.output import segment
-from holdfast_daemon.output.backlog import Backlog, Piece
+from holdfast_daemon.output.backlog import Backlog, Piece, merged
 from holdfast_daemon.output.recovery import recover
 from holdfast_daemon.output.shelf import Shelf
 from holdfast_daemon.output.text import last_line
 from holdfast_daemon.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from holdfast_daemon.output.backlog import Counts
@@ -52,7 +51,11 @@ class Slice(NamedTuple):
 
 
 class Spool:
-    """The output of one job."""
+    """The output of one job.
+
+    Attributes:
+        patient: What prints it keeps it too, and can wait while the disk refuses.
+    """
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class Spool:
         self._retry = 0.0
         self._trouble = self._cause = ""
         self._lost = self._late = 0
+        self.patient = False
         self._readers: dict[asyncio.Future[None], int] = {}
         self._drainers: dict[asyncio.Future[None], int] = {}
 
@@ -143,11 +147,13 @@ class Spool:
 
     @property
     def full(self) -> bool:
-        """Whether the host should wait until the disk has caught up.
+        """Whether the host should wait until the disk has caught up."""
+        return not self._yields and self._backlog.weight >= self._backlog_bytes
 
-        Never while the disk refuses: then the oldest goes, so that the command runs on.
-        """
-        return not self._trouble and self._backlog.weight >= self._backlog_bytes
+    @property
+    def _yields(self) -> bool:
+        """The oldest goes while the disk refuses, so that the command runs on."""
+        return bool(self._trouble) and not self.patient
 
     @property
     def fault(self) -> str:
@@ -156,7 +162,8 @@ class Spool:
         if self._lost:
             parts.append(f"{self._lost} bytes of output were not kept: {self._cause}")
         elif self._trouble:
-            parts.append(f"the output can't be written to disk: {self._trouble}")
+            kept = " here, so its host keeps it" if self.patient else ""
+            parts.append(f"the output can't be written to disk{kept}: {self._trouble}")
         if self._late:
             parts.append(f"{self._late} bytes came after the end and were ignored")
         return "; ".join(parts)
@@ -195,7 +202,7 @@ class Spool:
         self._recent[stream] = recent[-_RECENT_BYTES:]
         self._latest = stream
         weight = self._backlog.weight
-        ceiling = self._backlog_bytes // 2 if self._trouble else 2 * self._backlog_bytes
+        ceiling = self._backlog_bytes // 2 if self._yields else 2 * self._backlog_bytes
         if weight > ceiling:
             self._drop(ceiling - ceiling // 4)
         if self._readers:
@@ -282,7 +289,8 @@ class Spool:
             self._urgent = False
             self._trouble = done.error
             self._retry = min(max(_RETRY_SECONDS, self._retry * 2), _RETRY_MAX_SECONDS)
-            self._drop(_ORPHAN_BYTES if self._closed else self._backlog_bytes // 4)
+            if self._yields:
+                self._drop(_ORPHAN_BYTES if self._closed else self._backlog_bytes // 4)
         else:
             self._trouble, self._retry = "", 0.0
         if self._trouble or self._backlog.weight < self._backlog_bytes // 2:
@@ -293,13 +301,13 @@ class Spool:
         """Return when less than half of the backlog is left."""
         while (
             self._backlog.weight >= self._backlog_bytes // 2
-            and not self._trouble
+            and not self._yields
             and not self._removed
         ):
             await _wait(self._drainers)
 
-    async def sync(self) -> None:
-        """Return when all that was appended is on disk, or `fault` says why not."""
+    async def sync(self) -> bool:
+        """Return whether all that was appended is on disk; `fault` says why not."""
         target = self.end
         while self._unwritten and (self._closed or self._backlog.start < target):
             self._urgent = True
@@ -309,6 +317,7 @@ class Spool:
             if self._trouble:
                 break
         self._urgent = False
+        return not self._trouble
 
     async def remove(self) -> None:
         """Delete the output, in memory and on disk."""
@@ -358,7 +367,7 @@ class Spool:
             limit -= sum(len(piece.data) for piece in found)
             position = max(position, after)
         skipped = start - asked
-        return Slice(_merged(pieces), start, position, skipped, self.end, self.earliest)
+        return Slice(merged(pieces), start, position, skipped, self.end, self.earliest)
 
     def _kept(self, offset: int) -> int:
         """Return the position of the first byte kept at or after `offset`."""
@@ -419,16 +428,6 @@ class Spool:
             if len(data) < size or size >= limit:
                 return data if n > 0 else b""
             size = min(limit, size * 8)
-
-
-def _merged(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
-    """Join neighbours of one stream."""
-    runs: list[tuple[Stream, list[bytes]]] = []
-    for stream, data in pieces:
-        if not runs or runs[-1][0] is not stream:
-            runs.append((stream, []))
-        runs[-1][1].append(data)
-    return tuple(Piece(stream, b"".join(run)) for stream, run in runs)
 
 
 async def _wait(waiters: dict[asyncio.Future[None], int], offset: int = 0) -> None:

@@ -152,9 +152,7 @@ class KeptRun:
 
     async def forget(self) -> None:
         """Have the host forget its output; all of it is on our disk."""
-        if self._told:
-            self._following.forget()
-        else:
+        if not (self._told and self._following.forget()):
             self._following.leave()
             await self._runs.drop(self._kept.ident, self._kept.number)
         failpoint.reach("session.run.forgotten")

@@ -97,9 +97,11 @@ class Receipts:
     async def _give(self) -> None:
         safe, arrived = self._offset(), False
         try:
-            await self._spool.sync()
-            await self._keeper.ack(self._ident, "out", safe)
-            arrived = True
+            if await self._spool.sync():
+                await self._keeper.ack(self._ident, "out", safe)
+                arrived = True
+            else:
+                _log.debug("nothing is safe here now: %s", self._spool.fault)
         except DaemonError as error:
             _log.debug("the host keeps more than it need: %s", error.message)
         finally:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import signal
 from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast_daemon import failpoint
+from holdfast_daemon.connection.state import Backoff
 from holdfast_daemon.errors import DaemonError, LinkError, Ran, Reason
 from holdfast_daemon.exec.kept import Kept
 from holdfast_daemon.kept import half, wrapper
@@ -38,6 +40,9 @@ _GRACE_SECONDS = 2.0
 _BACK_SECONDS = 5.0
 # The host is told to forget a command that soon after its end.
 _FAREWELL_SECONDS = 30.0
+# A disk that refuses is tried again so often; the host keeps what it should take.
+_RETRY_SECONDS = 0.5
+_RETRY_MOST_SECONDS = 15.0
 # A shell tells a signal as this and its number.
 _SIGNALLED = 128
 # What breaks a command off when it is typed: SIGINT and SIGQUIT by their keys.
@@ -144,6 +149,7 @@ class RemoteShell:
             )
         )
         failpoint.reach("session.open.started")
+        self._spool.patient = True
         self._program, self._number, self._half = started.shell, 0, "none"
         self._follower.start()
         with contextlib.suppress(TimeoutError):
@@ -156,6 +162,7 @@ class RemoteShell:
         `jobs` ran in it then: `follow` goes on with each.
         """
         self._jobs = {job.id: job for job in jobs}
+        self._spool.patient = True
         self._follower.start()
 
     # what comes from the host
@@ -220,11 +227,18 @@ class RemoteShell:
         why = "what kept it on the host was killed" if end.why == "killed" else end.why
         return ShellEnd(Over.CONNECTION_LOST, why=why)
 
+    async def safe(self) -> None:
+        """Wait until all that came of it is on our disk."""
+        backoff = Backoff(_RETRY_SECONDS, _RETRY_MOST_SECONDS, random.random)
+        for spool in (self._spool, *(job.spool for job in self._jobs.values())):
+            while not await spool.sync():
+                await self._site.pool.pauses.rest(backoff.failed())
+
     async def emptied(self) -> None:
         """Wait until all of it is on our disk, and what ran in it is done with."""
-        await self._spool.sync()
         for job in list(self._jobs.values()):
             await job.ended.wait()
+        await self.safe()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FAREWELL_SECONDS):
                 while self._jobs:

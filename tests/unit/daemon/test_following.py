@@ -13,6 +13,7 @@ from holdfast_daemon.exec.following import Following
 from holdfast_daemon.exec.kept import Kept
 from holdfast_daemon.kept.run_line import RunEnd
 from holdfast_daemon.session import remote
+from holdfast_daemon.session.kept_run import KeptRun
 from holdfast_daemon.session.remote import Key, RemoteShell
 
 if TYPE_CHECKING:
@@ -74,6 +75,10 @@ class _Line:
     def close(self) -> None:
         """Leave."""
 
+    def forget(self) -> bool:
+        """Its time is over."""
+        return False
+
 
 class _Keeper:
     """A host that is back once it is asked for anything."""
@@ -101,6 +106,10 @@ class _Runs:
 
     flaps = 0
     silent = 0.0
+    dropped = 0
+
+    async def drop(self, ident: str, number: int) -> None:  # noqa: ARG002
+        self.dropped = number
 
     def __call__(self, *_: Any) -> Self:
         return self
@@ -233,3 +242,14 @@ async def test_a_signal_that_reaches_the_host_finds_the_end_of_a_session_s_comma
         await shell.interrupt("INT")
         assert (await task).end.exit_code == 0
     assert runs.tries == 1
+
+
+async def test_a_host_is_told_to_forget_by_another_way_where_the_line_is_gone() -> None:
+    """NF-10: its output was on our disk only after the line had waited long enough."""
+    runs, job = _Runs(), _Job()
+    runs.back = True
+    run = KeptRun(cast("Runs", runs), cast("Job", job), _site())
+    async with asyncio.timeout(4):
+        assert (await run.follow()).end.exit_code == 0
+        await run.forget()
+    assert runs.dropped == job.kept.number

@@ -259,8 +259,9 @@ attend() {
       write "$hf_run/o.ack" "$hf_o"
       write "$hf_run/e.ack" "$hf_e"
       ;;
-    look)
-      saw "$hf_run"
+    look | owed)
+      # who can't take it for safe has it kept for as long as if nobody were there
+      [ "$hf_word" = owed ] || saw "$hf_run"
       # who follows comes again
       hands_on "$hf_out" && hands_on "$hf_err" || over 75
       state
