@@ -210,6 +210,59 @@ class Obstacle:
             self._away.rename(self._path)
 
 
+async def noted(ssh: Tools, world: World) -> Result:
+    """Wait until the only session is over, and its record written after that."""
+    async with asyncio.timeout(SECONDS):
+        while (await ssh.told("ssh_session_list"))["sessions"]:
+            await moment()
+    (record,) = (world.state / "sessions").glob("*/session.json")
+    before = record.stat().st_mtime_ns
+    # who reads on has it written
+    told = await ssh.told("ssh_session_read", session="one")
+    await soon(lambda: record.stat().st_mtime_ns > before, "it is written")
+    return told
+
+
+@pytest.mark.parametrize("way", ["run", "durable", "last"])
+@pytest.mark.parametrize("killed", [True, False])
+async def test_an_end_is_not_written_ahead_of_its_output(
+    host: Sshd, way: str, killed: bool
+) -> None:
+    """NF-10, NF-20: its host keeps a command that ended until its output is here."""
+    data = DATA[: 300 * KIB]
+    command, gate = printing(host, data)
+    command = command.replace("echo up; ", "")
+    if way == "last":
+        # its session ends with it, and is to be wiped too
+        command = command.replace("(exit 3)", "exit 3")
+    with served(host, limits=f"{QUICK}{PATIENT}") as world:
+        async with tools(world, "--no-autostart") as ssh:
+            job_id = await begin(ssh, way, command)
+            obstacle = Obstacle(world.state / "jobs" / job_id)
+            gate.touch()
+            async with asyncio.timeout(SECONDS):
+                told = await ssh.ended(job_id)
+                assert (told["status"], told["exit_code"]) == ("exited", 3)
+                while "so its host keeps it" not in told.get("note", ""):
+                    told = await ssh.read(job_id, offset=0)
+            if way == "last":
+                await noted(ssh, world)
+            assert len(kept(host)) == 1
+            if killed:
+                await asyncio.to_thread(world.kill)
+                obstacle.clear()
+                await asyncio.to_thread(world.start)
+            else:
+                obstacle.clear()
+            await patiently(ssh, "ssh_job_read", job_id=job_id, wait_seconds=0)
+            async with asyncio.timeout(SECONDS):
+                told = await ssh.ended(job_id)
+            assert (told["status"], told["exit_code"]) == ("exited", 3), told
+            page = await ssh.read(job_id, offset=0, max_output_chars=900_000)
+            assert page["stdout"].encode() == data
+            await soon(lambda: not kept(host), "its host forgets it", 40)
+
+
 async def shown(ssh: Tools, session: str = "one") -> bytes:
     """Return all that a session printed, as far as it is here."""
     got, offset = b"", 0
@@ -279,6 +332,32 @@ async def test_what_a_shell_prints_stays_on_its_host(
             if killed:
                 await soon(low.exists, "its host dropped what is safe")
             await ssh.told("ssh_session_close", session="one", force=True)
+
+
+async def test_what_a_shell_printed_before_its_end_is_not_wiped(host: Sshd) -> None:
+    """SE-02, SE-06: its record can be written, its output can't: the host keeps it."""
+    data = DATA[: 300 * KIB]
+    command, gate = printing(host, data)
+    with served(host, limits=f"{QUICK}{PATIENT}") as world:
+        async with tools(world, "--no-autostart") as ssh:
+            await typed(ssh, None, f"{command}; exit 4", gate)
+            places = world.state / "sessions"
+            (file,) = await soon(lambda: [*places.glob("*/output/*.seg")], "it is kept")
+            obstacle = Obstacle(file.parent)
+            await asyncio.to_thread(gate.touch)
+            read = await noted(ssh, world)
+            assert (read["exit_reason"], read["exit_code"]) == ("exited", 4)
+            log = log_of(host, "out")
+            await asyncio.to_thread(world.kill)
+            obstacle.clear()
+            await asyncio.to_thread(world.start)
+            async with asyncio.timeout(SECONDS):
+                while data not in (got := await shown(ssh)):
+                    await moment()
+            assert got.count(data) == 1
+            await soon(lambda: not log.exists(), "its host forgets it", 40)
+            read = await ssh.told("ssh_session_read", session="one")
+            assert (read["exit_reason"], read["exit_code"]) == ("exited", 4)
 
 
 @WAYS

@@ -74,7 +74,8 @@ class Archive:
     async def renew(self, job: Job) -> None:
         """Return when the job's record, as it is now, is on disk.
 
-        `job.saved` is false where the disk does not take it.
+        `job.saved` is false where the disk does not take it; nor is the end of one that
+        its host keeps told ahead of its output: the next daemon has both from there.
         """
         self._noted[job.id] = job
         await self.flush()
@@ -97,10 +98,19 @@ class Archive:
         told = await asyncio.gather(
             *(job.spool.sync() for job in ended), return_exceptions=True
         )
-        rows = [(self._directory / job.id, job.record()) for job in jobs]
-        failed = await asyncio.to_thread(_write_all, rows)
+        held = {
+            job.id: job.spool.fault
+            for job, safe in zip(ended, told, strict=True)
+            if job.kept is not None and safe is not True
+        }
+        rows = [
+            (self._directory / job.id, job.record())
+            for job in jobs
+            if job.id not in held
+        ]
+        failed = held | await asyncio.to_thread(_write_all, rows)
         faults = [f"{name}: {why}" for name, why in failed.items()]
-        faults += [str(fault) for fault in told if fault is not None]
+        faults += [str(fault) for fault in told if isinstance(fault, BaseException)]
         for fault in faults:
             _log.warning("a result was not kept: %s", fault)
         for job in jobs:

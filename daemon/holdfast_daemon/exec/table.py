@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast_daemon import ids
 from holdfast_daemon.connection.channel import ChannelEnd
+from holdfast_daemon.connection.state import Backoff
 from holdfast_daemon.errors import (
     DaemonError,
     NotFoundError,
@@ -41,6 +43,9 @@ _log = logging.getLogger(__name__)
 
 # So long the answer to a caller takes; its host forgets a command behind that.
 _FAREWELL_SECONDS = 0.01
+# A disk that refuses is tried again: its host keeps the output for so long.
+_RETRY_SECONDS = 0.5
+_RETRY_MOST_SECONDS = 15.0
 _PARTED = "the daemon stopped while it ran"
 _NOT_BEGUN = "it was stopped before its host was asked to run it: nothing ran"
 _LEFT = "the daemon stopped while it ran; it goes on on its host"
@@ -386,10 +391,12 @@ class JobTable:
         job.farewell = None
         # whoever waits for the answer has it first
         await asyncio.sleep(_FAREWELL_SECONDS)
-        if job.id in self._jobs:
+        backoff = Backoff(_RETRY_SECONDS, _RETRY_MOST_SECONDS, random.random)
+        while job.id in self._jobs:
             await self._archive.renew(job)
-            if not job.saved:
-                return
+            if job.saved:
+                break
+            await self._pool.pauses.rest(backoff.failed())
         try:
             await farewell()
         except DaemonError as error:

@@ -197,6 +197,10 @@ async def _redraw(session: Session) -> None:
 def _record(session: Session) -> dict[str, Any]:
     # not the environment, which may hold what nobody should read
     about, plan, end = session.about, session.about.plan, session.end
+    if about.durability is Durability.REMOTE and session.shell is not None:
+        # not all it printed is safe here: the next daemon has that, and its end, from
+        # its host, and has that wiped only then
+        end = None
     return {
         "id": about.id,
         "name": about.name,

@@ -50,12 +50,15 @@ class Endings:
 
     async def see_to(self, session: Session) -> None:
         """Write down that it is over, and have its host keep nothing of it."""
-        shell, session.shell = session.shell, None
+        shell = session.shell
         if session.host is None or not isinstance(shell, RemoteShell):
+            session.shell = None
             await self._write(session)
             return
         session.left = True
         with self._farewell(session, session.host) as farewell:
+            await shell.safe()
+            session.shell = None
             await self._write(session)
             await shell.emptied()
             await shell.leave()
