@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     _T = TypeVar("_T")
 
-PATIENCE = 15.0
+PATIENCE = 30.0
 _LOOK_SECONDS = 0.02
 
 
