@@ -32,6 +32,7 @@ HERE = Path(__file__).parent
 LONGEST = (
     "fault/test_host_restarted.py",
     "contract/test_held_runs.py",
+    "contract/test_held_prompts.py",
     "fault/test_sync_restarts.py",
     "fault/test_sync_begun_anew.py",
     "fault/test_frozen_peer.py",
