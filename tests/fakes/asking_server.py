@@ -18,7 +18,6 @@ import asyncssh
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from asyncssh import SSHKey, SSHServerConnection, SSHServerProcess
 
@@ -117,12 +116,7 @@ class Asking:
         self.port = self._server.get_port()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop listening and end every connection."""
         if self._server is not None:
             self._server.close()

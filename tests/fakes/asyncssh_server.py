@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal, Self
 import asyncssh
 from asyncssh.packet import UInt32
 
+from fakes.foreign_host import broken_off
 from holdfast_daemon.hosts.host import Host
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from asyncssh import SSHKey, SSHServerProcess
 
@@ -88,21 +88,13 @@ class Odd:
         self.port = self._server.get_port()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop listening and end every connection."""
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
         self._never.set()
-        for connection in self.connections:
-            connection.abort()
-        for connection in self.connections:
-            await connection.wait_closed()
+        await broken_off(self.connections)
 
     @property
     def known_hosts(self) -> str:

@@ -13,13 +13,20 @@ import asyncssh
 from asyncssh.packet import UInt32
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from asyncssh import SSHKey, SSHServerChannel
 
 LOOPBACK = "127.0.0.1"
+
+
+async def broken_off(open_ones: Sequence[asyncssh.SSHServerConnection]) -> None:
+    """End connections at once, and return when they have ended."""
+    for connection in open_ones:
+        connection.abort()
+    for connection in open_ones:
+        await connection.wait_closed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,19 +145,11 @@ class ForeignHost:
         self.port = self._server.get_port()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop listening and end every connection."""
         self._server.close()
         await self._server.wait_closed()
-        for connection in self.open:
-            connection.abort()
-        for connection in self.open:
-            await connection.wait_closed()
+        await broken_off(self.open)
 
     @property
     def probes(self) -> int:

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Self
 
 import asyncssh
 
-from fakes.foreign_host import client_files
+from fakes.foreign_host import broken_off, client_files
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
-    from types import TracebackType
 
 _FILE, _FOLDER = 0o100644, 0o040755
 
@@ -47,19 +46,11 @@ class HostileHost:
         self.port = self._server.get_port()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop listening and end every connection."""
         self._server.close()
         await self._server.wait_closed()
-        for connection in self.open:
-            connection.abort()
-        for connection in self.open:
-            await connection.wait_closed()
+        await broken_off(self.open)
 
     def client_files(self, directory: Path) -> Path:
         """Write known_hosts and an ssh configuration that knows it as `box`."""

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
 _KIND = b"sk-ssh-ed25519@openssh.com"
 _APPLICATION = b"ssh:"
@@ -47,12 +46,7 @@ class SecurityKey:
         self._server = await asyncio.start_unix_server(self._serve, str(self.socket))
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop."""
         if self._server is not None:
             self._server.close()

@@ -14,7 +14,6 @@ from fakes.foreign_host import LOOPBACK, client_files, cmd
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
-    from types import TracebackType
 
     from asyncssh import SSHServerChannel, SSHServerProcess
 
@@ -65,12 +64,7 @@ class SftpHost:
         self.port = self._server.get_port()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop listening."""
         self._server.close()
         await self._server.wait_closed()

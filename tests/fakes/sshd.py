@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from types import TracebackType
 
 PRIVILEGE_SEPARATION = Path("/run/sshd")
 PATIENCE = 15.0
@@ -251,12 +250,7 @@ class Sshd:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop it and everything under it, also what is kept for when it is gone."""
         self.stop()
         kill_kept(self.directory)
@@ -495,12 +489,7 @@ class Agent:
         self._process.stdout.readline()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop it."""
         process, self._process = self._process, None
         if process is not None:
