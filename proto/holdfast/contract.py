@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-HASH = "bbe77b46341bf64a"
+HASH = "4b9f1ce99f0b7966"
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1

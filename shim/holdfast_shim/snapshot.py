@@ -30,8 +30,8 @@ def text(message: Snapshot) -> str:
     if isinstance(message, session_pb2.CloseSessionResponse) and not message.closed:
         return f"there is no session {message.session_id}"
     parts = [" · ".join(filter(None, _header(message)))]
-    if message.observer.warning:
-        parts.append(f"note: {message.observer.warning}")
+    notes = filter(None, (message.note, message.observer.warning))
+    parts += [f"note: {note}" for note in notes]
     if message.output.strip():
         parts.append(message.output.removesuffix("\n"))
     return "\n".join(parts)

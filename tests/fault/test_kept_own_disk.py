@@ -315,6 +315,10 @@ async def test_what_a_shell_prints_stays_on_its_host(
                     await moment()
             log = log_of(host, "out")
             assert not log.with_name("out.low").exists()
+            listed = await ssh.told("ssh_session_list")
+            assert "so its host keeps it: No space" in listed["sessions"][0]["note"]
+            read = await ssh.told("ssh_session_read", session="one", max_output_chars=9)
+            assert "so its host keeps it: No space" in read["note"]
             if killed:
                 await asyncio.to_thread(small.kill)
                 disk.clear()
@@ -328,6 +332,8 @@ async def test_what_a_shell_prints_stays_on_its_host(
             assert got.count(DATA) == 1
             told = await patiently(ssh, "ssh_session_run", session="one", command=":")
             assert told["exit_code"] == 0
+            read = await ssh.told("ssh_session_read", session="one")
+            assert not read.get("note")
             low = log.with_name("out.low")
             if killed:
                 await soon(low.exists, "its host dropped what is safe")
@@ -388,3 +394,28 @@ async def test_a_host_that_waited_long_enough_drops_and_that_is_told(
             page = await ssh.read(job_id, offset=0, max_output_chars=900_000)
             assert 0 < len(page["stdout"]) < len(data)
             assert data.endswith(page["stdout"].encode())
+
+
+async def test_a_gap_of_a_shell_is_told(small: World, host: Sshd) -> None:
+    """SE-02, SE-12: the same of what a terminal printed: a note on every answer."""
+    data = DATA[: 400 * KIB]
+    command, gate = printing(host, data)
+    limits = f"kept_patience_seconds = 3\nkept_bytes = {256 * KIB}\n"
+    small.configure(f"[limits]\n{QUICK}{limits}")
+    disk = Disk(small.state)
+    with small:
+        async with tools(small, "--no-autostart") as ssh:
+            await typed(ssh, disk, command, gate)
+            async with asyncio.timeout(SECONDS):
+                while b"over\n" not in await shown(ssh):
+                    await moment()
+            await asyncio.to_thread(small.kill)
+            disk.clear()
+            await asyncio.to_thread(small.start)
+            async with asyncio.timeout(SECONDS):
+                while b"over\n" not in (got := await shown(ssh)):
+                    await moment()
+            assert data not in got
+            read = await ssh.told("ssh_session_read", session="one")
+            assert "its host kept no more of it" in read["note"]
+            await ssh.told("ssh_session_close", session="one", force=True)

@@ -41,6 +41,7 @@ def snapshot(session: Session, page: Page | None = None) -> dict[str, Any]:
         "observer": session_pb2.Observer(
             mode=_MODES[view.mode], command=view.command, warning=view.warning or None
         ),
+        "note": _note(session) or None,
     }
     if end is not None:
         found |= {
@@ -59,3 +60,12 @@ def snapshot(session: Session, page: Page | None = None) -> dict[str, Any]:
             "pending_output_chars": left,
         }
     return found
+
+
+def _note(session: Session) -> str:
+    notes = [session.spool.fault]
+    if session.skipped:
+        notes.append(
+            f"its host kept no more of it: {session.skipped:,} bytes of output are lost"
+        )
+    return "; ".join(filter(None, notes))

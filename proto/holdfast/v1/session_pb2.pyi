@@ -183,6 +183,7 @@ class Session(_message.Message):
     TRANSCRIPT_PATH_FIELD_NUMBER: _builtins.int
     TRANSCRIPT_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     OBSERVER_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Handle; works from every client."""
     session_name: _builtins.str
@@ -213,6 +214,8 @@ class Session(_message.Message):
     """Its transcript, on the daemon's machine."""
     transcript_size_bytes: _builtins.int
     """Size of the transcript."""
+    note: _builtins.str
+    """What is missing of its output, or is not safe on the daemon's disk."""
     @_builtins.property
     def holder(self) -> Global___Holder:
         """Who is writing to it now."""
@@ -246,10 +249,11 @@ class Session(_message.Message):
         transcript_path: _builtins.str = ...,
         transcript_size_bytes: _builtins.int = ...,
         observer: Global___Observer | None = ...,
+        note: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_signal", b"_signal", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "observer", b"observer", "signal", b"signal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_note", b"_note", "_signal", b"_signal", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "note", b"note", "observer", b"observer", "signal", b"signal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_signal", b"_signal", "clients", b"clients", "durability", b"durability", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "idle_seconds", b"idle_seconds", "observer", b"observer", "output", b"output", "pending_output_chars", b"pending_output_chars", "running", b"running", "session_id", b"session_id", "session_name", b"session_name", "signal", b"signal", "target", b"target", "transcript_path", b"transcript_path", "transcript_size_bytes", b"transcript_size_bytes", "truncated", b"truncated", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_note", b"_note", "_signal", b"_signal", "clients", b"clients", "durability", b"durability", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "idle_seconds", b"idle_seconds", "note", b"note", "observer", b"observer", "output", b"output", "pending_output_chars", b"pending_output_chars", "running", b"running", "session_id", b"session_id", "session_name", b"session_name", "signal", b"signal", "target", b"target", "transcript_path", b"transcript_path", "transcript_size_bytes", b"transcript_size_bytes", "truncated", b"truncated", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -257,6 +261,8 @@ class Session(_message.Message):
     _WhichOneofArgType__exit_reason: _TypeAlias = _typing.Literal["_exit_reason", b"_exit_reason"]  # noqa: Y015
     _WhichOneofReturnType__holder: _TypeAlias = _typing.Literal["holder"]  # noqa: Y015
     _WhichOneofArgType__holder: _TypeAlias = _typing.Literal["_holder", b"_holder"]  # noqa: Y015
+    _WhichOneofReturnType__note: _TypeAlias = _typing.Literal["note"]  # noqa: Y015
+    _WhichOneofArgType__note: _TypeAlias = _typing.Literal["_note", b"_note"]  # noqa: Y015
     _WhichOneofReturnType__signal: _TypeAlias = _typing.Literal["signal"]  # noqa: Y015
     _WhichOneofArgType__signal: _TypeAlias = _typing.Literal["_signal", b"_signal"]  # noqa: Y015
     @_typing.overload
@@ -265,6 +271,8 @@ class Session(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_reason) -> _WhichOneofReturnType__exit_reason | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__holder) -> _WhichOneofReturnType__holder | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__note) -> _WhichOneofReturnType__note | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__signal) -> _WhichOneofReturnType__signal | None: ...
 
@@ -403,6 +411,7 @@ class OpenSessionResponse(_message.Message):
     TRANSCRIPT_PATH_FIELD_NUMBER: _builtins.int
     TRANSCRIPT_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     OBSERVER_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     REUSED_FIELD_NUMBER: _builtins.int
     MATCHED_BY_FIELD_NUMBER: _builtins.int
@@ -436,6 +445,8 @@ class OpenSessionResponse(_message.Message):
     """Its transcript, on the daemon's machine."""
     transcript_size_bytes: _builtins.int
     """Size of the transcript."""
+    note: _builtins.str
+    """What is missing of its output, or is not safe on the daemon's disk."""
     created: _builtins.bool
     """It was made by this call."""
     reused: _builtins.bool
@@ -475,13 +486,14 @@ class OpenSessionResponse(_message.Message):
         transcript_path: _builtins.str = ...,
         transcript_size_bytes: _builtins.int = ...,
         observer: Global___Observer | None = ...,
+        note: _builtins.str | None = ...,
         created: _builtins.bool = ...,
         reused: _builtins.bool = ...,
         matched_by: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_matched_by", b"_matched_by", "_signal", b"_signal", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "matched_by", b"matched_by", "observer", b"observer", "signal", b"signal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_matched_by", b"_matched_by", "_note", b"_note", "_signal", b"_signal", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "matched_by", b"matched_by", "note", b"note", "observer", b"observer", "signal", b"signal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_matched_by", b"_matched_by", "_signal", b"_signal", "clients", b"clients", "created", b"created", "durability", b"durability", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "idle_seconds", b"idle_seconds", "matched_by", b"matched_by", "observer", b"observer", "output", b"output", "pending_output_chars", b"pending_output_chars", "reused", b"reused", "running", b"running", "session_id", b"session_id", "session_name", b"session_name", "signal", b"signal", "target", b"target", "transcript_path", b"transcript_path", "transcript_size_bytes", b"transcript_size_bytes", "truncated", b"truncated", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_matched_by", b"_matched_by", "_note", b"_note", "_signal", b"_signal", "clients", b"clients", "created", b"created", "durability", b"durability", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "idle_seconds", b"idle_seconds", "matched_by", b"matched_by", "note", b"note", "observer", b"observer", "output", b"output", "pending_output_chars", b"pending_output_chars", "reused", b"reused", "running", b"running", "session_id", b"session_id", "session_name", b"session_name", "signal", b"signal", "target", b"target", "transcript_path", b"transcript_path", "transcript_size_bytes", b"transcript_size_bytes", "truncated", b"truncated", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -491,6 +503,8 @@ class OpenSessionResponse(_message.Message):
     _WhichOneofArgType__holder: _TypeAlias = _typing.Literal["_holder", b"_holder"]  # noqa: Y015
     _WhichOneofReturnType__matched_by: _TypeAlias = _typing.Literal["matched_by"]  # noqa: Y015
     _WhichOneofArgType__matched_by: _TypeAlias = _typing.Literal["_matched_by", b"_matched_by"]  # noqa: Y015
+    _WhichOneofReturnType__note: _TypeAlias = _typing.Literal["note"]  # noqa: Y015
+    _WhichOneofArgType__note: _TypeAlias = _typing.Literal["_note", b"_note"]  # noqa: Y015
     _WhichOneofReturnType__signal: _TypeAlias = _typing.Literal["signal"]  # noqa: Y015
     _WhichOneofArgType__signal: _TypeAlias = _typing.Literal["_signal", b"_signal"]  # noqa: Y015
     @_typing.overload
@@ -501,6 +515,8 @@ class OpenSessionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__holder) -> _WhichOneofReturnType__holder | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__matched_by) -> _WhichOneofReturnType__matched_by | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__note) -> _WhichOneofReturnType__note | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__signal) -> _WhichOneofReturnType__signal | None: ...
 
@@ -809,6 +825,7 @@ class SessionWriteResult(_message.Message):
     TRANSCRIPT_PATH_FIELD_NUMBER: _builtins.int
     TRANSCRIPT_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     OBSERVER_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     BYTES_WRITTEN_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Handle; works from every client."""
@@ -840,6 +857,8 @@ class SessionWriteResult(_message.Message):
     """Its transcript, on the daemon's machine."""
     transcript_size_bytes: _builtins.int
     """Size of the transcript."""
+    note: _builtins.str
+    """What is missing of its output, or is not safe on the daemon's disk."""
     bytes_written: _builtins.int
     """Bytes typed."""
     @_builtins.property
@@ -875,11 +894,12 @@ class SessionWriteResult(_message.Message):
         transcript_path: _builtins.str = ...,
         transcript_size_bytes: _builtins.int = ...,
         observer: Global___Observer | None = ...,
+        note: _builtins.str | None = ...,
         bytes_written: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_signal", b"_signal", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "observer", b"observer", "signal", b"signal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_note", b"_note", "_signal", b"_signal", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "note", b"note", "observer", b"observer", "signal", b"signal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_signal", b"_signal", "bytes_written", b"bytes_written", "clients", b"clients", "durability", b"durability", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "idle_seconds", b"idle_seconds", "observer", b"observer", "output", b"output", "pending_output_chars", b"pending_output_chars", "running", b"running", "session_id", b"session_id", "session_name", b"session_name", "signal", b"signal", "target", b"target", "transcript_path", b"transcript_path", "transcript_size_bytes", b"transcript_size_bytes", "truncated", b"truncated", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_note", b"_note", "_signal", b"_signal", "bytes_written", b"bytes_written", "clients", b"clients", "durability", b"durability", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "idle_seconds", b"idle_seconds", "note", b"note", "observer", b"observer", "output", b"output", "pending_output_chars", b"pending_output_chars", "running", b"running", "session_id", b"session_id", "session_name", b"session_name", "signal", b"signal", "target", b"target", "transcript_path", b"transcript_path", "transcript_size_bytes", b"transcript_size_bytes", "truncated", b"truncated", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -887,6 +907,8 @@ class SessionWriteResult(_message.Message):
     _WhichOneofArgType__exit_reason: _TypeAlias = _typing.Literal["_exit_reason", b"_exit_reason"]  # noqa: Y015
     _WhichOneofReturnType__holder: _TypeAlias = _typing.Literal["holder"]  # noqa: Y015
     _WhichOneofArgType__holder: _TypeAlias = _typing.Literal["_holder", b"_holder"]  # noqa: Y015
+    _WhichOneofReturnType__note: _TypeAlias = _typing.Literal["note"]  # noqa: Y015
+    _WhichOneofArgType__note: _TypeAlias = _typing.Literal["_note", b"_note"]  # noqa: Y015
     _WhichOneofReturnType__signal: _TypeAlias = _typing.Literal["signal"]  # noqa: Y015
     _WhichOneofArgType__signal: _TypeAlias = _typing.Literal["_signal", b"_signal"]  # noqa: Y015
     @_typing.overload
@@ -895,6 +917,8 @@ class SessionWriteResult(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_reason) -> _WhichOneofReturnType__exit_reason | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__holder) -> _WhichOneofReturnType__holder | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__note) -> _WhichOneofReturnType__note | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__signal) -> _WhichOneofReturnType__signal | None: ...
 
@@ -1009,6 +1033,7 @@ class SessionReadResult(_message.Message):
     TRANSCRIPT_PATH_FIELD_NUMBER: _builtins.int
     TRANSCRIPT_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     OBSERVER_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     MATCHED_FIELD_NUMBER: _builtins.int
     NEXT_OFFSET_FIELD_NUMBER: _builtins.int
     EARLIEST_OFFSET_FIELD_NUMBER: _builtins.int
@@ -1043,6 +1068,8 @@ class SessionReadResult(_message.Message):
     """Its transcript, on the daemon's machine."""
     transcript_size_bytes: _builtins.int
     """Size of the transcript."""
+    note: _builtins.str
+    """What is missing of its output, or is not safe on the daemon's disk."""
     matched: _builtins.bool
     """The output matched until; absent without until."""
     next_offset: _builtins.int
@@ -1084,14 +1111,15 @@ class SessionReadResult(_message.Message):
         transcript_path: _builtins.str = ...,
         transcript_size_bytes: _builtins.int = ...,
         observer: Global___Observer | None = ...,
+        note: _builtins.str | None = ...,
         matched: _builtins.bool | None = ...,
         next_offset: _builtins.int = ...,
         earliest_offset: _builtins.int = ...,
         encoding: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_encoding", b"_encoding", "_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_matched", b"_matched", "_signal", b"_signal", "encoding", b"encoding", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "matched", b"matched", "observer", b"observer", "signal", b"signal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_encoding", b"_encoding", "_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_matched", b"_matched", "_note", b"_note", "_signal", b"_signal", "encoding", b"encoding", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "matched", b"matched", "note", b"note", "observer", b"observer", "signal", b"signal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_encoding", b"_encoding", "_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_matched", b"_matched", "_signal", b"_signal", "clients", b"clients", "durability", b"durability", "earliest_offset", b"earliest_offset", "encoding", b"encoding", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "idle_seconds", b"idle_seconds", "matched", b"matched", "next_offset", b"next_offset", "observer", b"observer", "output", b"output", "pending_output_chars", b"pending_output_chars", "running", b"running", "session_id", b"session_id", "session_name", b"session_name", "signal", b"signal", "target", b"target", "transcript_path", b"transcript_path", "transcript_size_bytes", b"transcript_size_bytes", "truncated", b"truncated", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_encoding", b"_encoding", "_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_matched", b"_matched", "_note", b"_note", "_signal", b"_signal", "clients", b"clients", "durability", b"durability", "earliest_offset", b"earliest_offset", "encoding", b"encoding", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "idle_seconds", b"idle_seconds", "matched", b"matched", "next_offset", b"next_offset", "note", b"note", "observer", b"observer", "output", b"output", "pending_output_chars", b"pending_output_chars", "running", b"running", "session_id", b"session_id", "session_name", b"session_name", "signal", b"signal", "target", b"target", "transcript_path", b"transcript_path", "transcript_size_bytes", b"transcript_size_bytes", "truncated", b"truncated", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__encoding: _TypeAlias = _typing.Literal["encoding"]  # noqa: Y015
     _WhichOneofArgType__encoding: _TypeAlias = _typing.Literal["_encoding", b"_encoding"]  # noqa: Y015
@@ -1103,6 +1131,8 @@ class SessionReadResult(_message.Message):
     _WhichOneofArgType__holder: _TypeAlias = _typing.Literal["_holder", b"_holder"]  # noqa: Y015
     _WhichOneofReturnType__matched: _TypeAlias = _typing.Literal["matched"]  # noqa: Y015
     _WhichOneofArgType__matched: _TypeAlias = _typing.Literal["_matched", b"_matched"]  # noqa: Y015
+    _WhichOneofReturnType__note: _TypeAlias = _typing.Literal["note"]  # noqa: Y015
+    _WhichOneofArgType__note: _TypeAlias = _typing.Literal["_note", b"_note"]  # noqa: Y015
     _WhichOneofReturnType__signal: _TypeAlias = _typing.Literal["signal"]  # noqa: Y015
     _WhichOneofArgType__signal: _TypeAlias = _typing.Literal["_signal", b"_signal"]  # noqa: Y015
     @_typing.overload
@@ -1115,6 +1145,8 @@ class SessionReadResult(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__holder) -> _WhichOneofReturnType__holder | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__matched) -> _WhichOneofReturnType__matched | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__note) -> _WhichOneofReturnType__note | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__signal) -> _WhichOneofReturnType__signal | None: ...
 
@@ -1228,6 +1260,7 @@ class CloseSessionResponse(_message.Message):
     TRANSCRIPT_PATH_FIELD_NUMBER: _builtins.int
     TRANSCRIPT_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     OBSERVER_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     CLOSED_FIELD_NUMBER: _builtins.int
     WAS_RUNNING_FIELD_NUMBER: _builtins.int
     TERMINATION_SIGNAL_FIELD_NUMBER: _builtins.int
@@ -1261,6 +1294,8 @@ class CloseSessionResponse(_message.Message):
     """Its transcript, on the daemon's machine."""
     transcript_size_bytes: _builtins.int
     """Size of the transcript."""
+    note: _builtins.str
+    """What is missing of its output, or is not safe on the daemon's disk."""
     closed: _builtins.bool
     """It is closed; false: there was none."""
     was_running: _builtins.bool
@@ -1300,13 +1335,14 @@ class CloseSessionResponse(_message.Message):
         transcript_path: _builtins.str = ...,
         transcript_size_bytes: _builtins.int = ...,
         observer: Global___Observer | None = ...,
+        note: _builtins.str | None = ...,
         closed: _builtins.bool = ...,
         was_running: _builtins.bool = ...,
         termination_signal: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_signal", b"_signal", "_termination_signal", b"_termination_signal", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "observer", b"observer", "signal", b"signal", "termination_signal", b"termination_signal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_note", b"_note", "_signal", b"_signal", "_termination_signal", b"_termination_signal", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "note", b"note", "observer", b"observer", "signal", b"signal", "termination_signal", b"termination_signal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_signal", b"_signal", "_termination_signal", b"_termination_signal", "clients", b"clients", "closed", b"closed", "durability", b"durability", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "idle_seconds", b"idle_seconds", "observer", b"observer", "output", b"output", "pending_output_chars", b"pending_output_chars", "running", b"running", "session_id", b"session_id", "session_name", b"session_name", "signal", b"signal", "target", b"target", "termination_signal", b"termination_signal", "transcript_path", b"transcript_path", "transcript_size_bytes", b"transcript_size_bytes", "truncated", b"truncated", "uptime_seconds", b"uptime_seconds", "was_running", b"was_running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_exit_reason", b"_exit_reason", "_holder", b"_holder", "_note", b"_note", "_signal", b"_signal", "_termination_signal", b"_termination_signal", "clients", b"clients", "closed", b"closed", "durability", b"durability", "exit_code", b"exit_code", "exit_reason", b"exit_reason", "holder", b"holder", "idle_seconds", b"idle_seconds", "note", b"note", "observer", b"observer", "output", b"output", "pending_output_chars", b"pending_output_chars", "running", b"running", "session_id", b"session_id", "session_name", b"session_name", "signal", b"signal", "target", b"target", "termination_signal", b"termination_signal", "transcript_path", b"transcript_path", "transcript_size_bytes", b"transcript_size_bytes", "truncated", b"truncated", "uptime_seconds", b"uptime_seconds", "was_running", b"was_running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -1314,6 +1350,8 @@ class CloseSessionResponse(_message.Message):
     _WhichOneofArgType__exit_reason: _TypeAlias = _typing.Literal["_exit_reason", b"_exit_reason"]  # noqa: Y015
     _WhichOneofReturnType__holder: _TypeAlias = _typing.Literal["holder"]  # noqa: Y015
     _WhichOneofArgType__holder: _TypeAlias = _typing.Literal["_holder", b"_holder"]  # noqa: Y015
+    _WhichOneofReturnType__note: _TypeAlias = _typing.Literal["note"]  # noqa: Y015
+    _WhichOneofArgType__note: _TypeAlias = _typing.Literal["_note", b"_note"]  # noqa: Y015
     _WhichOneofReturnType__signal: _TypeAlias = _typing.Literal["signal"]  # noqa: Y015
     _WhichOneofArgType__signal: _TypeAlias = _typing.Literal["_signal", b"_signal"]  # noqa: Y015
     _WhichOneofReturnType__termination_signal: _TypeAlias = _typing.Literal["termination_signal"]  # noqa: Y015
@@ -1324,6 +1362,8 @@ class CloseSessionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_reason) -> _WhichOneofReturnType__exit_reason | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__holder) -> _WhichOneofReturnType__holder | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__note) -> _WhichOneofReturnType__note | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__signal) -> _WhichOneofReturnType__signal | None: ...
     @_typing.overload

@@ -99,6 +99,9 @@ def _list(chosen: Options, target: str, *, ended: bool) -> int:
         output.note(f"no sessions on {target}" if target else "no sessions")
         return OK
     output.table(_COLUMNS, [_row(one) for one in found])
+    for one in found:
+        if note := one.get("note"):
+            output.note(f"{one.get('session_name') or one['session_id']}: {note}")
     return OK
 
 
