@@ -419,3 +419,41 @@ async def test_a_gap_of_a_shell_is_told(small: World, host: Sshd) -> None:
             read = await ssh.told("ssh_session_read", session="one")
             assert "its host kept no more of it" in read["note"]
             await ssh.told("ssh_session_close", session="one", force=True)
+
+
+@WAYS
+async def test_a_host_drops_what_a_daemon_that_lives_could_not_take(
+    small: World, host: Sshd, way: str
+) -> None:
+    """SE-02, NF-10: the command ends there, and a gap follows what memory has."""
+    command, gate = printing(host)
+    done = host.directory / "done"
+    limits = f"kept_patience_seconds = 0\nkept_bytes = {256 * KIB}\n"
+    small.configure(f"[limits]\n{QUICK}{limits}")
+    disk = Disk(small.state)
+    with small:
+        async with tools(small, "--no-autostart") as ssh:
+            words = command.replace("(exit 3)", f"touch {done}; (exit 3)")
+            job_id = await begin(ssh, way, words)
+            await ssh.until(job_id, "up")
+            await asyncio.to_thread(disk.fill)
+            await asyncio.to_thread(gate.touch)
+            await soon(done.exists, "nobody holds it up", SECONDS)
+            told = await ssh.read(job_id, offset=0)
+            assert told["status"] == "running"
+            disk.clear()
+            async with asyncio.timeout(SECONDS):
+                told = await ssh.ended(job_id)
+            assert (told["status"], told["exit_code"]) == ("exited", 3), told
+            assert "the host kept no more of it: stdout before" in told["note"]
+            assert "not kept" not in told["note"]
+            assert "discarded" not in told["note"]
+            whole, offset = b"", 0
+            while offset < told["stdout_bytes"]:
+                page = await ssh.read(job_id, offset=offset, max_output_chars=900_000)
+                whole += page["stdout"].encode()
+                offset = page["next_offset"]
+            # all that came is here, from its start on and to its end
+            assert MIB < len(whole) == told["stdout_bytes"] < len(DATA)
+            assert whole.startswith(b"up\n" + DATA[:MIB])
+            assert whole.endswith(DATA[-100 * KIB :])

@@ -107,6 +107,9 @@ class Following:
         before = spool.end
         # a word that comes from now on is for the pause after this
         self._nudged.clear()
+        if self._draining is not None:
+            # a new line brings more before it can be paused
+            await asyncio.wait({self._draining})
         try:
             line = await self._runs.follow(
                 kept.ident,

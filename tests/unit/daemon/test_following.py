@@ -12,11 +12,15 @@ from holdfast_daemon.exec import durable, following
 from holdfast_daemon.exec.following import Following
 from holdfast_daemon.exec.kept import Kept
 from holdfast_daemon.kept.run_line import RunEnd
+from holdfast_daemon.output.spool import Spool
 from holdfast_daemon.session import remote
 from holdfast_daemon.session.kept_run import KeptRun
 from holdfast_daemon.session.remote import Key, RemoteShell
+from holdfast_daemon.streams import Stream
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pytest
 
     from holdfast_daemon.exec.job import Job
@@ -201,6 +205,33 @@ def _site() -> Any:
         host=SimpleNamespace(name="box"),
         keep=None,
     )
+
+
+async def test_a_host_is_left_alone_while_the_disk_here_takes_nothing(
+    tmp_path: Path,
+) -> None:
+    """SE-02: each new line brings more than is taken, and memory has its limit."""
+    blocked = tmp_path / "job"
+    await asyncio.to_thread(blocked.write_text, "a file in the way")
+    runs, job = _Runs(), _Job()
+    spool = Spool(
+        blocked, limit_bytes=1 << 20, segment_bytes=1 << 16, backlog_bytes=1 << 16
+    )
+    job.spool = cast("Any", spool)
+    one = Following(cast("Runs", runs), cast("Job", job), _site())
+    one.received(Stream.OUT, b"x" * (1 << 16))
+    assert not await spool.sync()
+    runs.back = True
+    task = asyncio.create_task(one.until_end(cast("RunLine", _Line(LOST))))
+    one.nudge()
+    await turns()
+    assert (runs.tries, spool.backlog) == (0, 1 << 16)
+    await asyncio.to_thread(blocked.unlink)
+    async with asyncio.timeout(10):
+        while spool.backlog:
+            await spool.sync()
+        assert (await task).exit_code == 0
+    assert runs.tries == 1
 
 
 async def test_a_stop_that_reaches_the_host_finds_the_end_of_a_durable_command(

@@ -133,6 +133,30 @@ async def test_a_disk_that_accepts_again_is_used_again(tmp_path: Path) -> None:
     )
 
 
+async def test_what_its_host_keeps_too_is_waited_for(tmp_path: Path) -> None:
+    """A5-18, SE-02: nothing goes for a disk that refuses: who prints it has to wait."""
+    await asyncio.to_thread((tmp_path / "job").write_text, "a file in the way")
+    spool = make(tmp_path / "job")
+    spool.patient = True
+    content = random.Random(7).randbytes(80 * KIB)
+    for at in range(0, len(content), 8 * KIB):
+        spool.append(OUT, content[at : at + 8 * KIB])
+        assert not await spool.sync()
+    assert spool.full
+    drained = asyncio.create_task(spool.drained())
+    spool.close()
+    assert not await spool.sync()
+    assert (spool.backlog, drained.done()) == (len(content), False)
+    await asyncio.to_thread((tmp_path / "job").unlink)
+    async with asyncio.timeout(10):
+        while spool.backlog:
+            await spool.sync()
+        await drained
+    assert (spool.fault, spool.backlog, spool.full) == ("", 0, False)
+    back = await asyncio.to_thread(recover, tmp_path / "job")
+    assert joined(await everything(back)) == content
+
+
 async def test_a_file_that_may_not_grow_keeps_what_was_whole(tmp_path: Path) -> None:
     """A5-18: a write that stops half-way (RLIMIT_FSIZE) leaves no torn frame."""
     spool = make(tmp_path / "job")
