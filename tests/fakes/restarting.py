@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fakes import strays
 from fakes.tools import content, failure
 from fakes.watch import moment, soon
 
@@ -38,6 +39,20 @@ async def restart_away(world: World, proxy: Proxy, *, tries: int = 1) -> None:
     tried = len(proxy.accepted)
     await asyncio.to_thread(world.start)
     await soon(lambda: len(proxy.accepted) >= tried + tries, "it is tried", 30)
+
+
+async def given_way(world: World) -> None:
+    """Wait until the daemons that clients started meanwhile have given way to it.
+
+    One that is slow to start would take over when this world's own is stopped.
+    """
+
+    def others() -> set[int]:
+        found = strays.naming(world.run)
+        daemons = {pid for pid, words in found.items() if "holdfast_daemon" in words}
+        return daemons - {world.pid}
+
+    await soon(lambda: not others(), "one daemon is left")
 
 
 ENDS = pytest.mark.parametrize("end", [crash, restart])

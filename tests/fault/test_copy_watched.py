@@ -16,6 +16,7 @@ import pytest
 from fakes.copying import WAYS, Ways
 from fakes.filing import host_of_files
 from fakes.proxy import Proxy
+from fakes.restarting import given_way
 from fakes.syncing import ROOTS
 from fakes.terminal import sitting
 from fakes.tools import QUICK, Tools, content, failure, served, tools
@@ -191,6 +192,7 @@ async def test_a_person_waits_over_a_restart(
         proxy.throttle(0)
         out, err = await asyncio.wait_for(process.communicate(), 60)
         assert process.returncode == 0, err
+    await given_way(world)
     assert hashlib.sha256((ways.source / "big").read_bytes()).hexdigest() in str(out)
     assert whole(ways)
     jobs = await asyncio.to_thread(world.cli_json, "jobs")

@@ -26,7 +26,7 @@ from fakes.interrupted import (
     network,
     same,
 )
-from fakes.restarting import ENDS, crash, ended, restart, restart_away
+from fakes.restarting import ENDS, crash, ended, given_way, restart, restart_away
 from fakes.syncing import ROOTS, Pair, tree
 from fakes.tools import tools
 from fakes.watch import alive, records, soon
@@ -402,6 +402,7 @@ async def test_a_person_waits_over_a_restart(
             net.proxy.throttle(0)
             out, err = await asyncio.wait_for(process.communicate(), 60)
             assert process.returncode == 0, err
+            await given_way(net.world)
         finally:
             if process.returncode is None:
                 process.kill()
