@@ -139,7 +139,7 @@ async def test_an_idle_session_is_closed_and_one_that_is_not_is_kept(
 async def test_use_puts_the_end_off(host: Sshd, durability: str) -> None:
     """SE-12: each read or keystroke begins the time anew."""
     async with agent(host) as ssh:
-        more: dict[str, Any] = {"durability": durability, "idle_timeout_seconds": 1.5}
+        more: dict[str, Any] = {"durability": durability, "idle_timeout_seconds": 4}
         used = await opened(ssh, **more)
         left = await opened(ssh, **more)
         async with asyncio.timeout(20):

@@ -119,10 +119,11 @@ def _exchange(fork: Born, given: bytes, end: float) -> tuple[bytes, bytes]:
     assert stdout is not None
     assert stderr is not None
     read = {stdout.fileno(): bytearray(), stderr.fileno(): bytearray()}
+    left = memoryview(given)
     with selectors.DefaultSelector() as waiting, stdin, stdout, stderr:
         for stream in (stdout, stderr):
             waiting.register(stream, selectors.EVENT_READ)
-        if given:
+        if left:
             waiting.register(stdin, selectors.EVENT_WRITE)
         else:
             stdin.close()
@@ -132,8 +133,8 @@ def _exchange(fork: Born, given: bytes, end: float) -> tuple[bytes, bytes]:
                 raise subprocess.TimeoutExpired(f"fork {fork.pid}", 0)
             for key, _ in ready:
                 if key.fileobj is stdin:
-                    given = _written(key.fd, given)
-                    more = bool(given)
+                    left = _written(key.fd, left)
+                    more = bool(left)
                 else:
                     piece = os.read(key.fd, _STREAM_BYTES)
                     read[key.fd] += piece
@@ -146,12 +147,12 @@ def _exchange(fork: Born, given: bytes, end: float) -> tuple[bytes, bytes]:
     return out, err
 
 
-def _written(stdin: int, data: bytes) -> bytes:
+def _written(stdin: int, data: memoryview) -> memoryview:
     """Write what never waits, and return the rest; nothing if nobody reads."""
     try:
         return data[os.write(stdin, data[: select.PIPE_BUF]) :]
     except BrokenPipeError:
-        return b""
+        return data[:0]
 
 
 def _hatched(
