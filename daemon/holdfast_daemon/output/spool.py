@@ -307,7 +307,10 @@ class Spool:
             await _wait(self._drainers)
 
     async def sync(self) -> bool:
-        """Return whether all that was appended is on disk; `fault` says why not."""
+        """Return whether all that was appended is on disk; `fault` says why not.
+
+        Of what was deleted nothing is left to wait for.
+        """
         target = self.end
         while self._unwritten and (self._closed or self._backlog.start < target):
             self._urgent = True
@@ -317,7 +320,7 @@ class Spool:
             if self._trouble:
                 break
         self._urgent = False
-        return not self._trouble
+        return self._removed or not self._trouble
 
     async def remove(self) -> None:
         """Delete the output, in memory and on disk."""

@@ -157,6 +157,17 @@ async def test_what_its_host_keeps_too_is_waited_for(tmp_path: Path) -> None:
     assert joined(await everything(back)) == content
 
 
+async def test_nobody_waits_for_what_was_deleted(tmp_path: Path) -> None:
+    """A5-18: who wants it safe before a host forgets it would ask without an end."""
+    await asyncio.to_thread((tmp_path / "job").write_text, "a file in the way")
+    spool = make(tmp_path / "job")
+    spool.patient = True
+    spool.append(OUT, b"x")
+    assert not await spool.sync()
+    await spool.remove()
+    assert await spool.sync()
+
+
 async def test_a_file_that_may_not_grow_keeps_what_was_whole(tmp_path: Path) -> None:
     """A5-18: a write that stops half-way (RLIMIT_FSIZE) leaves no torn frame."""
     spool = make(tmp_path / "job")
