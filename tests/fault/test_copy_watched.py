@@ -139,7 +139,8 @@ async def test_its_agent_is_killed(world: World, proxy: Proxy, ways: Ways) -> No
         proxy.throttle(0)
         job = await other.ended(job_id)
         assert (job["status"], job["exit_code"]) == ("exited", 0)
-        assert "1 files copied, 8.0 MiB" in job["stdout"]
+        # how much moved depends: where the link was lost meanwhile, some is found there
+        assert "1 files copied" in job["stdout"]
     assert whole(ways)
 
 
