@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from holdfast_daemon.connection import lookup
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -50,12 +52,8 @@ async def dial(host: Host, seconds: float) -> socket.socket:
 
 async def _try(host: Host, seconds: float) -> socket.socket:
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(
-        host.hostname,
-        host.port,
-        family=_FAMILIES[host.address_family],
-        type=socket.SOCK_STREAM,
-    )
+    family = _FAMILIES[host.address_family]
+    found = await lookup.look_up(host.hostname, host.port, family=family)
     own = await _own_addresses(host)
     addresses: list[_Address] = [(item[0], item[4]) for item in found]
     if own is not None:
@@ -121,14 +119,10 @@ def _mark(made: socket.socket, family: socket.AddressFamily, qos: int | None) ->
 
 async def _own_addresses(host: Host) -> Sequence[_Address] | None:
     """Return where to come from, per family; None where nothing is said."""
-    loop = asyncio.get_running_loop()
     if host.bind_address:
-        found = await loop.getaddrinfo(
-            host.bind_address,
-            0,
-            family=_FAMILIES[host.address_family],
-            type=socket.SOCK_STREAM,
-            flags=socket.AI_PASSIVE,
+        family = _FAMILIES[host.address_family]
+        found = await lookup.look_up(
+            host.bind_address, 0, family=family, flags=socket.AI_PASSIVE
         )
         return [(item[0], item[4]) for item in found]
     if host.wire.bind_interface:

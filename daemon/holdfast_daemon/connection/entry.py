@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from holdfast_daemon.hosts.host import may_share
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Hashable, Iterable, Iterator
@@ -175,18 +177,18 @@ class Entry:
 def usable(entries: Iterable[Entry], host: Host) -> Iterator[Entry]:
     """Yield what `host` may be put on, the same credentials first.
 
-    Who names no credential may use any connection to the same account, whoever logged
-    in: that is what logging in once means. Who names one gets only connections made by
-    it, unless it turned out that a person is needed too.
+    Who names no credential may use those of others: `may_share` says which. Who names
+    one gets only connections made by it, unless it turned out that a person is needed
+    too.
     """
-    identity, endpoint = host.identity, host.endpoint
+    identity = host.identity
     others: list[Entry] = []
     for entry in entries:
         if entry.closing or entry.retired:
             continue
         if entry.host.identity == identity or identity in entry.guests:
             yield entry
-        elif not host.own_credentials and entry.host.endpoint == endpoint:
+        elif may_share(entry.host, host):
             others.append(entry)
     # not a login of other credentials under way: it may fail where ours would not
     yield from (entry for entry in others if entry.ready)

@@ -67,6 +67,7 @@ class Link:
         calm: Whether nothing more urgent goes on than opening channels ahead.
         lends_agent: Commands on it may use an agent of this machine.
         proven: It was of use: a channel on it, or a tunnel through it, did its work.
+        parted: We closed it, whatever its host did.
     """
 
     def __init__(self, host: Host, login: Login, limits: Limits, clock: Clock) -> None:
@@ -90,7 +91,7 @@ class Link:
         self._carried = Carried()
         self.room: Callable[[], int] = self._room
         self.calm: Callable[[], bool] = lambda: True
-        self.proven = False
+        self.proven = self.parted = False
         self.lends_agent = bool(login.lent_agent)
         self._pause: asyncio.TimerHandle | None = None
         self._manner = Start(None, environment=host.environment, agent=self.lends_agent)
@@ -247,10 +248,21 @@ class Link:
             raise failure.LinkGone(self.host, self.reason)
         return time.perf_counter() - begun
 
+    async def probe(self, missed: float, seconds: float) -> None:
+        """Let go of it unless it answers soon, after `missed` seconds of sleep."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.rtt()
+        except (TimeoutError, DaemonError):
+            self.abort(
+                f"the host no longer answered when this machine woke after {missed:.0f}"
+                f" s, within {seconds:g} s"
+            )
+
     async def close(self, why: str = "holdfast closed it") -> None:
         """Close it; what still runs on it ends as lost."""
         if not self.closed and not self._why:
-            self._why = why
+            self._why, self.parted = why, True
         self.connection.close()
         try:
             async with asyncio.timeout(1.0):

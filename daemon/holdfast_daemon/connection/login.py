@@ -15,6 +15,7 @@ from holdfast_daemon.connection import (
     credential,
     diagnosis,
     failure,
+    hearing,
     lending,
     need,
     terms,
@@ -261,6 +262,7 @@ class _Attempt:
                     **_updating(host, self._trust, visitor),
                 },
             )
+            hearing.heed(connection)
             if host.local_command:
                 try:
                     await run_local(host.local_command)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # The longest that a login waits for its time; it is refused where that is further off.
 _PATIENCE = 5.0
-_PLACES = 1000
+_SERVERS = 1000
 # More handshakes than one agent at work causes: somebody asks a fleet.
 _CROWD = 4
 
@@ -79,7 +79,7 @@ class Maker:
         self._busy = Brakes(limits.login_pause_max_seconds, random)
         self._wasted = Brakes(_PATIENCE, random)
         # where accounts are that a server hung up on
-        self._places: dict[Hashable, tuple[str, int]] = {}
+        self._servers: dict[Hashable, Hashable] = {}
 
     @property
     def crowded(self) -> bool:
@@ -89,7 +89,7 @@ class Maker:
     def left(self, account: Hashable) -> float:
         """Return the seconds until the next login there may begin; 0: now."""
         now = self._clock.monotonic()
-        busy = self._busy.left(self._places.get(account), now)
+        busy = self._busy.left(self._servers.get(account), now)
         return max(0.0, busy, self._wasted.left(account, now))
 
     def wasted(self, host: Host) -> None:
@@ -106,7 +106,7 @@ class Maker:
         """Forget every failure: the network is another one."""
         self._busy.clear()
         self._wasted.clear()
-        self._places.clear()
+        self._servers.clear()
 
     async def make(self, entry: Entry, *, urgent: bool) -> Link:
         """Log in as `entry` says.
@@ -166,18 +166,18 @@ class Maker:
                     raise
                 # Nothing was sent yet, so knocking again repeats nothing.
                 now, pause = self._clock.monotonic(), self._limits.login_pause_seconds
-                self._busy.failed(host.place, now, pause)
-                self._places[host.account] = host.place
-                while len(self._places) > _PLACES:
-                    del self._places[next(iter(self._places))]
-                error.retry_after = max(0.0, self._busy.left(host.place, now))
+                self._busy.failed(host.server, now, pause)
+                self._servers[host.account] = host.server
+                while len(self._servers) > _SERVERS:
+                    del self._servers[next(iter(self._servers))]
+                error.retry_after = max(0.0, self._busy.left(host.server, now))
                 knocks += 1
                 far = error.retry_after > _PATIENCE
                 if far or knocks >= self._limits.login_tries:
                     raise
             else:
-                self._busy.release(host.place)
-                self._places.pop(host.account, None)
+                self._busy.release(host.server)
+                self._servers.pop(host.account, None)
                 return link
             finally:
                 self._end_turn(host, link)
@@ -210,7 +210,7 @@ class Maker:
         if entry.asker is not None:
             return 0.0
         now = self._clock.monotonic()
-        return max(0.0, self._busy.left(entry.host.place, now))
+        return max(0.0, self._busy.left(entry.host.server, now))
 
     async def _wait(self, entry: Entry) -> None:
         """Wait until it is time to knock.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast_daemon.connection.answers import Aid
 from holdfast_daemon.errors import LimitError, NeedsError, Reason, StateError
+from holdfast_daemon.hosts.host import keys_fit
 from holdfast_daemon.hosts.pending import Pending
 from holdfast_daemon.hosts.refusal import UntrustedKeyError
 
@@ -124,6 +125,7 @@ def admit(wish: Wish, error: DaemonError, entries: Iterable[Entry]) -> bool:
     for entry in entries:
         helps = entry.asker is not None or (entry.attended and entry.ready)
         fits = entry.host.endpoint == wish.host.endpoint and not entry.closing
+        fits = fits and keys_fit(entry.host, wish.host)
         if helps and fits and identity not in entry.guests:
             entry.guests.add(identity)
             return True

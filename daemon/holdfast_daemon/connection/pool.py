@@ -11,29 +11,31 @@ import logging
 from typing import TYPE_CHECKING, Self
 
 from holdfast_daemon.connection import failure, need, people
+from holdfast_daemon.connection.assent import Assent
 from holdfast_daemon.connection.entry import Entry, Row, Wish, usable
+from holdfast_daemon.connection.farewells import Farewells
 from holdfast_daemon.connection.history import Kind
 from holdfast_daemon.connection.idle import Idle
 from holdfast_daemon.connection.lease import Lease
 from holdfast_daemon.connection.maker import Maker, NotYet
 from holdfast_daemon.connection.pauses import Pauses
 from holdfast_daemon.connection.people import Freed, People
+from holdfast_daemon.connection.renewal import Renewal
 from holdfast_daemon.connection.retire import WHY as RETIRED
 from holdfast_daemon.connection.retire import Retired, outdated
 from holdfast_daemon.connection.ride import Ride
 from holdfast_daemon.connection.room import make_room
+from holdfast_daemon.connection.shells import Shells
 from holdfast_daemon.connection.standing import Chronicle, Standing
 from holdfast_daemon.connection.tasks import Tasks
 from holdfast_daemon.errors import DaemonError, LimitError, Reason, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
-    from types import TracebackType
 
     from holdfast_daemon.clock import Clock
     from holdfast_daemon.connection.link import Link
     from holdfast_daemon.connection.question import Asker
-    from holdfast_daemon.connection.shell import ShellFacts
     from holdfast_daemon.hosts.host import Host
     from holdfast_daemon.hosts.pending import Pending
     from holdfast_daemon.limits import Limits
@@ -41,15 +43,15 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Accounts whose login shell is remembered.
-_ACCOUNTS = 1000
-
 
 class Pool:
     """Gives out leases on connections.
 
     Attributes:
+        farewells: What hosts are to hear before they are disconnected.
         pauses: Those of everybody who tries a host again and again.
+        assent: Asks the rules again for those who wait for a connection.
+        renewal: Tells how a host is reached now, for those who had it before.
     """
 
     def __init__(self, limits: Limits, clock: Clock, redactor: Redactor) -> None:
@@ -57,7 +59,7 @@ class Pool:
         self._clock = clock
         self._redactor = redactor
         self._entries: list[Entry] = []
-        self._facts: dict[Hashable, ShellFacts] = {}
+        self._shells = Shells()
         self._chronicle = Chronicle(limits, clock)
         self._tasks = Tasks()
         self._idle = Idle(limits, self._close_one)
@@ -71,19 +73,17 @@ class Pool:
             board=self._board_carrier,
             step_off=self._touch,
         )
+        self.farewells = Farewells(self.connected)
         self.pauses = Pauses()
+        self.assent = Assent(clock)
+        self.renewal = Renewal()
         self._closed = False
 
     async def __aenter__(self) -> Self:
         """Be closed at the end of the block."""
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close every connection."""
         await self.close()
 
@@ -91,12 +91,11 @@ class Pool:
         """Return a lease on a connection to `host` with a channel to spare.
 
         Raises:
-            DaemonError: It can't be reached, refuses the login, or a limit is met.
+            DaemonError: It can't be reached, refuses the login, a limit is met, or the
+                rules changed meanwhile.
         """
-        wish = Wish(host, urgent=urgent)
-        entry, reused = await self._board(wish)
-        entry.seats += 1
-        self._touch(entry)
+        wish = Wish(await self.renewal.of(host, self.find(host)), urgent=urgent)
+        entry, reused = await self._seat(wish)
         return Lease(self, wish, entry, reused=reused)
 
     async def ride(self, host: Host) -> Ride:
@@ -105,9 +104,12 @@ class Pool:
         Raises:
             DaemonError: As `lease`.
         """
-        entry, _ = await self._board(Wish(host, tunnel=True))
+        host = await self.renewal.of(host, self.find(host))
+        wish, since = Wish(host, tunnel=True), self.assent.now()
+        entry, _ = await self._board(wish)
         ride = Ride(entry, self._touch)
         self._touch(entry)
+        await self.assent.confirm(wish, since, ride.release)
         return ride
 
     async def login(
@@ -193,7 +195,7 @@ class Pool:
                 metadata={"host": host.shown, "uses": str(busy)},
             )
         # Who disconnects may have mended the login shell.
-        self._facts.pop(host.account, None)
+        self._shells.forget(host.account)
         await self._close_all(entries, "it was disconnected on request")
         return bool(entries)
 
@@ -207,7 +209,9 @@ class Pool:
         entries = [entry for entry in self._entries if entry.ready]
         for account in {entry.host.account for entry in entries}:
             self._chronicle.note(account, Kind.WOKE, f"after {missed:.0f} s")
-        await asyncio.gather(*(self._probe(entry, missed) for entry in entries))
+        links = [entry.link for entry in entries if entry.link is not None]
+        seconds = self._limits.wake_probe_seconds
+        await asyncio.gather(*(link.probe(missed, seconds) for link in links))
         self.pauses.end()
 
     async def close(self) -> None:
@@ -239,10 +243,13 @@ class Pool:
             )
         else:
             self._weigh(lease.wish, entry)
-        fresh, _ = await self._board(lease.wish, but=entry)
-        fresh.seats += 1
+        # First: this seat may be what another one waits for, and the other way round.
         self.give_back(entry)
-        self._touch(fresh)
+        try:
+            fresh, _ = await self._seat(lease.wish, but=entry)
+        except BaseException:
+            entry.seats += 1  # the lease is on it still
+            raise
         return fresh
 
     def give_back(self, entry: Entry) -> None:
@@ -252,19 +259,30 @@ class Pool:
 
     # finding and making connections
 
+    async def _seat(self, wish: Wish, but: Entry | None = None) -> tuple[Entry, bool]:
+        """Take a seat where `_board` finds one."""
+        since = self.assent.now()
+        entry, reused = await self._board(wish, but)
+        entry.seats += 1
+        self._touch(entry)
+        await self.assent.confirm(wish, since, lambda: self.give_back(entry))
+        return entry, reused
+
     async def _board(self, wish: Wish, but: Entry | None = None) -> tuple[Entry, bool]:
         """Find a connection with room, or log in."""
         reused, waits_since = True, None
         while True:
             self._check_open()
-            entries = [e for e in self._usable(wish.host) if e is not but]
+            open_ones = list(self._usable(wish.host))
+            entries = [e for e in open_ones if e is not but]
             over = self._held(wish.host) > self._limits.connections_per_host
             for entry in entries:
                 if entry.takes(wish, over=over):
                     return entry, reused
-            if wish.asker is None and any(e.attended and e.ready for e in entries):
-                # One more would need a person again.
+            if wish.asker is None and any(e.attended and e.ready for e in open_ones):
+                # One more would need a person again; what refused may have room later.
                 waits_since = await self._freed.wait(wish.host, waits_since)
+                but = None
                 continue
             reused = False
             try:
@@ -287,7 +305,7 @@ class Pool:
     def _held(self, host: Host) -> int:
         """Return how many connections there are to its server."""
         held = (e for e in self._entries if not e.closing)
-        return sum(entry.host.place == host.place for entry in held)
+        return sum(entry.host.server == host.server for entry in held)
 
     async def _board_carrier(self, wish: Wish) -> Entry:
         """Find the connection that is the way to another host."""
@@ -373,24 +391,17 @@ class Pool:
         link.room = lambda: entry.capacity - entry.load
         link.calm = lambda: not self._maker.crowded
         link.on_closed = lambda _: self._gone(entry)
-        link.on_facts = lambda facts: self._remember(entry.host, facts)
+        link.on_facts = lambda facts: self._shells.note(entry.host, facts)
         link.on_channel_ended = lambda _: self._touch(entry)
-        facts = self._facts.get(entry.host.account)
-        if facts is not None:
+        if (facts := self._shells.of(entry.host)) is not None:
             link.take_facts(facts)
         if self._closed or entry.closing:
             self._close_one(entry, "it was closed in the moment it was made")
         self._touch(entry)
+        self.pauses.connected(entry.host.account)
 
     def _usable(self, host: Host) -> Iterator[Entry]:
         return usable(self._entries, host)
-
-    def _remember(self, host: Host, facts: ShellFacts) -> None:
-        """Keep what was found out about an account for its other connections."""
-        self._facts.pop(host.account, None)
-        while len(self._facts) >= _ACCOUNTS:
-            del self._facts[next(iter(self._facts))]
-        self._facts[host.account] = facts
 
     # ends
 
@@ -402,20 +413,6 @@ class Pool:
         if entry.retired and not entry.used and not entry.closing:
             self._close_one(entry, RETIRED)
         self._idle.look(entry)
-
-    async def _probe(self, entry: Entry, missed: float) -> None:
-        """Let go of a connection that does not answer soon."""
-        link, seconds = entry.link, self._limits.wake_probe_seconds
-        if link is None:
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                await link.rtt()
-        except (TimeoutError, DaemonError):
-            link.abort(
-                f"the host no longer answered when this machine woke after {missed:.0f}"
-                f" s, within {seconds:g} s"
-            )
 
     def _gone(self, entry: Entry) -> None:
         """Let go of a connection that has ended."""

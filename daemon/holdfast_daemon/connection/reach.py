@@ -19,6 +19,7 @@ import asyncssh
 from holdfast_daemon.connection import diagnosis
 from holdfast_daemon.connection.diagnosis import Step
 from holdfast_daemon.connection.dial import dial
+from holdfast_daemon.connection.lookup import look_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,12 +110,8 @@ async def _look_up(host: Host, seconds: float) -> tuple[Stride, Sequence[str]]:
         return stride(told, good=True, found=[host.hostname]), [host.hostname]
     try:
         async with asyncio.timeout(seconds):
-            answer = await asyncio.get_running_loop().getaddrinfo(
-                host.hostname,
-                host.port,
-                family=_FAMILIES[host.address_family],
-                type=socket.SOCK_STREAM,
-            )
+            family = _FAMILIES[host.address_family]
+            answer = await look_up(host.hostname, host.port, family=family)
     except TimeoutError:
         told = f"the name service did not answer for {host.hostname} in {seconds:g} s"
         return stride(told, good=False), ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from holdfast_daemon.connection.entry import Entry
     from holdfast_daemon.hosts.host import Host
@@ -27,12 +27,7 @@ def outdated(entries: Iterable[Entry], host: Host, fingerprint: str) -> Iterator
     """
     for entry in entries:
         link = entry.link
-        if link is None or not entry.ready or _server(entry.host) != _server(host):
+        if link is None or not entry.ready or entry.host.server != host.server:
             continue
         if link.host_key_fingerprint != fingerprint:
             yield entry
-
-
-def _server(host: Host) -> Hashable:
-    hop = host.proxy_jump
-    return host.place, hop and hop.account, host.proxy_command

@@ -27,7 +27,7 @@ def make_room(
         LimitError: All that count are in use.
     """
     held = [entry for entry in entries if not entry.closing]
-    here = [entry for entry in held if entry.host.place == host.place]
+    here = [entry for entry in held if entry.host.server == host.server]
     # One above the limit for what ends commands: a full host must stay stoppable.
     more = 1 if urgent else 0
     closed: list[Entry] = []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import stat
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import asyncssh
+from asyncssh.packet import PacketDecodeError
 
 from holdfast_daemon.errors import DaemonError, Ran, Reason, StateError
 
@@ -30,8 +31,20 @@ _ERRORS = (
 )
 
 
+_GONE = (
+    asyncssh.SFTPConnectionLost,
+    asyncssh.SFTPNoConnection,
+    asyncssh.SFTPBadMessage,
+)
+_LOST = (asyncssh.DisconnectError, asyncssh.ChannelOpenError, ConnectionError)
+
+
 class SftpError(Exception):
     """What the host's SFTP server refused, in the words of its system."""
+
+
+class SftpGone(Exception):  # noqa: N818  a state first, an error second
+    """The session ended, or stood still, before what was asked for was done."""
 
 
 class Attributes(NamedTuple):
@@ -45,44 +58,50 @@ class Attributes(NamedTuple):
 
 
 class Sftp:
-    """One SFTP session; every refusal is an `SftpError`."""
+    """One SFTP session; every refusal is an `SftpError`, a lost one an `SftpGone`.
+
+    Attributes:
+        changing: The host was asked to change a file that is there.
+    """
 
     def __init__(self, client: SFTPClient) -> None:
         """Speak through `client`."""
         self._client = client
+        self.changing = False
 
     async def real(self, path: bytes) -> bytes:
         """Return a path without links and dots."""
-        with refusals():
+        with answers():
             return as_bytes(await self._client.realpath(path))
 
     async def stat(self, path: bytes) -> Attributes:
         """Return what `path` is, links followed."""
-        with refusals():
+        with answers():
             return attributes(await self._client.stat(path))
 
     async def read(self, path: bytes, most: int) -> bytes:
         """Return the first `most` bytes of a file."""
-        with refusals():
+        with answers():
             async with self._client.open(path, "rb") as file:
                 return as_bytes(await file.read(most))
 
     async def list(self, path: bytes) -> list[tuple[bytes, Attributes]]:
         """Return what a directory holds."""
-        with refusals():
+        with answers():
             found = await self._client.readdir(path)
         rows = [(as_bytes(one.filename), attributes(one.attrs)) for one in found]
         return [row for row in rows if row[0] not in (b".", b"..")]
 
     async def append(self, path: bytes, data: bytes) -> None:
         """Add to a file, which is made where it is not there."""
-        with refusals():
+        with answers():
             async with self._client.open(path, "ab") as file:
+                self.changing = True
                 await file.write(data)
 
     async def make_directories(self, path: bytes) -> None:
         """Make a directory and those above it."""
-        with refusals():
+        with answers():
             await self._client.makedirs(path, exist_ok=True)
 
     async def swap(
@@ -103,7 +122,7 @@ class Sftp:
         kept = True
         own = asyncssh.SFTPAttrs(permissions=None if mode is None else 0o600)
         try:
-            with refusals():
+            with answers():
                 async with self._client.open(draft, "xb", own) as file:
                     await file.write(data)
                     with contextlib.suppress(asyncssh.SFTPError):
@@ -112,12 +131,13 @@ class Sftp:
                     kept = await self._give(draft, *owner)
                 if mode is not None:
                     await self._client.chmod(draft, mode)
+                self.changing = True
                 if fresh:
                     await self._client.rename(draft, path)
                 else:
                     await self._client.posix_rename(draft, path)
         except BaseException:
-            with contextlib.suppress(asyncssh.SFTPError):
+            with contextlib.suppress(asyncssh.SFTPError, *_LOST):
                 await self._client.remove(draft)
             raise
         return kept
@@ -146,14 +166,36 @@ def refusals() -> Generator[None]:
         raise SftpError(error.reason or "it gave no reason") from None
 
 
+@contextlib.contextmanager
+def answers() -> Generator[None]:
+    """Tell what the server refused, and as an `SftpGone` that it went away."""
+    try:
+        with refusals():
+            try:
+                yield
+            except _GONE as error:
+                raise SftpGone(error.reason or "the connection was lost") from None
+    except _LOST as error:
+        raise SftpGone(str(error) or "the connection was lost") from None
+    except PacketDecodeError as error:
+        raise SftpGone(f"the host's answer can't be read: {error}") from None
+
+
 @asynccontextmanager
 async def sftp(link: Link) -> AsyncGenerator[Sftp]:
     """Open a session on `link`, and close it at the end of the block.
 
     Raises:
         DaemonError: The host has no SFTP server.
+        SftpGone: The connection was lost before it told.
     """
-    async with session(link) as client:
+    async with AsyncExitStack() as stack:
+        try:
+            client = await stack.enter_async_context(session(link))
+        except DaemonError as error:
+            if link.closed:
+                raise SftpGone(link.reason or error.message) from None
+            raise
         yield Sftp(client)
 
 

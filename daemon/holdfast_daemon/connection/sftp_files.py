@@ -13,42 +13,32 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import asyncssh
-from asyncssh.packet import PacketDecodeError
 
 from holdfast_daemon.connection.sftp import (
     SftpError,
+    SftpGone,
+    answers,
     as_bytes,
     attributes,
     no_sftp,
-    refusals,
     session,
 )
 from holdfast_daemon.errors import DaemonError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from asyncssh import SFTPClient, SFTPClientFile
 
     from holdfast_daemon.connection.link import Link
     from holdfast_daemon.connection.sftp import Attributes
 
-_GONE = (
-    asyncssh.SFTPConnectionLost,
-    asyncssh.SFTPNoConnection,
-    asyncssh.SFTPBadMessage,
-)
-_LOST = (asyncssh.DisconnectError, asyncssh.ChannelOpenError, ConnectionError)
 # What one request asks for of the usual server, and so many at once.
 _BLOCK = 255 * 1024
 _AHEAD = 16
 _READ_ONLY = 1
 # For a server to take leave of a session.
 _PARTING_SECONDS = 2.0
-
-
-class SftpGone(Exception):  # noqa: N818  a state first, an error second
-    """The session ended, or stood still, before what was asked for was done."""
 
 
 class SftpFiles:
@@ -158,7 +148,7 @@ class SftpFiles:
         """Tell what was refused, what was lost, and what did not come."""
         try:
             async with asyncio.timeout(self._idle):
-                with _told():
+                with answers():
                     yield
         except TimeoutError:
             self.over = True
@@ -256,20 +246,6 @@ async def _ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@contextlib.contextmanager
-def _told() -> Generator[None]:
-    try:
-        with refusals():
-            try:
-                yield
-            except _GONE as error:
-                raise SftpGone(error.reason or "the connection was lost") from None
-    except _LOST as error:
-        raise SftpGone(str(error) or "the connection was lost") from None
-    except PacketDecodeError as error:
-        raise SftpGone(f"the host's answer can't be read: {error}") from None
 
 
 async def sftp_files(link: Link, *, idle: float, patience: float) -> SftpFiles:

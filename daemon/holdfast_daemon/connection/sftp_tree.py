@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+import stat
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
+from holdfast_daemon.connection.finishing import to_its_end
 from holdfast_daemon.connection.sftp import (
     SftpError,
     as_bytes,
     attributes,
+    no_sftp,
     refusals,
     session,
 )
@@ -24,17 +28,57 @@ if TYPE_CHECKING:
     from holdfast_daemon.connection.link import Link
     from holdfast_daemon.connection.sftp import Attributes
 
+# Ends the name of what is replaced, for as long as that takes.
+ASIDE = b".old"
 # Asked for at once; the library cuts it into what the server takes.
 _PIECE = 1024 * 1024
+# How often it is looked whether the server has answered anything, at most.
+_LOOK_SECONDS = 1.0
+_LOOKS = 4
 
 
 class SftpTree:
-    """Names are relative to `root`, as bytes; links are never followed below it."""
+    """Names are relative to `root`, as bytes; links are never followed below it.
 
-    def __init__(self, client: SFTPClient, root: bytes) -> None:
+    Attributes:
+        idle: A server that was asked and answers nothing for so many seconds is given
+            up: all that is asked of it then fails.
+        stood_still: It was.
+    """
+
+    def __init__(self, client: SFTPClient, root: bytes, idle: float) -> None:
         """Work below `root`."""
         self._client = client
         self.root = root
+        self.idle = idle
+        self.stood_still = False
+        # The library tells nobody what is unanswered: it has no public name for it.
+        self._handler: Any = getattr(client, "_handler", None)
+
+    async def watch(self) -> None:
+        """Give the server up once it has stood still."""
+        loop = asyncio.get_running_loop()
+        seen: tuple[int, ...] = ()
+        since = loop.time()
+        while True:
+            await asyncio.sleep(min(_LOOK_SECONDS, self.idle / _LOOKS))
+            now = self._unanswered()
+            if not now or now != seen:
+                seen, since = now, loop.time()
+            elif loop.time() - since >= self.idle:
+                self.stood_still = True
+                why = f"the host's SFTP server said nothing for {self.idle:g} s"
+                channel = self._handler._writer.channel  # noqa: SLF001  see above
+                lost = asyncssh.SFTPConnectionLost(why)
+                await self._handler._cleanup(lost)  # noqa: SLF001
+                channel.abort()
+                return
+
+    def _unanswered(self) -> tuple[int, ...]:
+        """Return what differs whenever something was asked, or was answered."""
+        asked = getattr(self._handler, "_requests", None)
+        number = getattr(self._handler, "_next_pktid", 0)
+        return (number, len(asked)) if asked else ()
 
     def _at(self, path: bytes) -> bytes:
         return self.root.rstrip(b"/") + b"/" + path if path else self.root
@@ -46,6 +90,15 @@ class SftpTree:
                 found = as_bytes(await self._client.realpath(self.root))
         except SftpError:
             found = self.root
+        return found.decode("utf-8", "replace")
+
+    async def home(self) -> str:
+        """Return the directory the account begins in, without links; empty: unknown."""
+        try:
+            with refusals():
+                found = as_bytes(await self._client.realpath(b"."))
+        except SftpError:
+            return ""
         return found.decode("utf-8", "replace")
 
     async def kind(self) -> int | None:
@@ -87,13 +140,14 @@ class SftpTree:
     ) -> None:
         """Put a file in its place once it is whole; else nothing of it is left.
 
-        `part`: what it is called beside its place until then.
+        `part`: what it is called beside its place until then. Nobody else reads that.
         """
         where = self._at(path)
         draft = where.rpartition(b"/")[0] + b"/" + part
+        own = asyncssh.SFTPAttrs(permissions=0o600)
         try:
             with refusals():
-                async with self._client.open(draft, "xb") as file:
+                async with self._client.open(draft, "xb", own) as file:
                     async for piece in pieces:
                         await file.write(piece)
             await self.set(draft[len(self.root.rstrip(b"/")) + 1 :], mode, modified)
@@ -101,13 +155,39 @@ class SftpTree:
                 try:
                     await self._client.posix_rename(draft, where)
                 except asyncssh.SFTPOpUnsupported:
-                    with contextlib.suppress(asyncssh.SFTPError):
-                        await self._client.remove(where)
-                    await self._client.rename(draft, where)
+                    await to_its_end(self._in_two(draft, where))
         except BaseException:
             with contextlib.suppress(asyncssh.Error, OSError):
                 await self._client.remove(draft)
             raise
+
+    async def _in_two(self, draft: bytes, where: bytes) -> None:
+        """Replace a file where the server can't do it at once."""
+        if not await self._may_go(where):
+            await self._client.rename(draft, where)
+            return
+        aside = draft + ASIDE
+        await self._client.rename(where, aside)
+        try:
+            await self._client.rename(draft, where)
+        except asyncssh.SFTPError as error:
+            try:
+                await self._client.rename(aside, where)
+            except asyncssh.SFTPError:
+                name = aside.rpartition(b"/")[2].decode("utf-8", "replace")
+                why = f"{error.reason}; what was there is called {name} now"
+                raise asyncssh.SFTPFailure(why) from None
+            raise
+        with contextlib.suppress(asyncssh.SFTPError):
+            await self._client.remove(aside)
+
+    async def _may_go(self, where: bytes) -> bool:
+        """Say whether there is something that makes way for a file."""
+        try:
+            about = await self._client.lstat(where)
+        except asyncssh.SFTPError:
+            return False
+        return not stat.S_ISDIR(about.permissions or 0)
 
     async def set(self, path: bytes, mode: int | None, modified: int) -> None:
         """Set permissions and time."""
@@ -117,10 +197,11 @@ class SftpTree:
                 asyncssh.SFTPAttrs(permissions=mode, atime=modified, mtime=modified),
             )
 
-    async def make_directory(self, path: bytes) -> None:
-        """Make a directory."""
+    async def make_directory(self, path: bytes, mode: int | None) -> None:
+        """Make a directory with `mode` less the host's mask; None: as the host will."""
         with refusals():
-            await self._client.mkdir(self._at(path))
+            attrs = asyncssh.SFTPAttrs(permissions=mode)
+            await self._client.mkdir(self._at(path), attrs)
 
     async def link(self, path: bytes, target: bytes) -> None:
         """Make a symbolic link."""
@@ -137,11 +218,31 @@ class SftpTree:
 
 
 @asynccontextmanager
-async def sftp_tree(link: Link, root: bytes) -> AsyncGenerator[SftpTree]:
+async def sftp_tree(
+    link: Link, root: bytes, *, idle: float, patience: float
+) -> AsyncGenerator[SftpTree]:
     """Open a session for the directory `root`, and close it at the end of the block.
 
+    Args:
+        link: The connection.
+        root: The directory.
+        idle: As of `SftpTree`.
+        patience: Seconds for the server to begin.
+
     Raises:
-        DaemonError: The host has no SFTP server.
+        DaemonError: The host has no SFTP server, or none that answers in time.
     """
-    async with session(link) as client:
-        yield SftpTree(client, root)
+    async with AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(patience):
+                client = await stack.enter_async_context(session(link))
+        except TimeoutError:
+            why = f"nothing answered for {patience:g} s"
+            raise no_sftp(link, why) from None
+        tree = SftpTree(client, root, idle)
+        watching = asyncio.create_task(tree.watch())
+        try:
+            yield tree
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)

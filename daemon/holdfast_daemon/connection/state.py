@@ -14,34 +14,21 @@ Waiter = TypeVar("Waiter")
 class Backoff:
     """Growing pauses with jitter: many who lost one host do not return at once."""
 
-    def __init__(
-        self,
-        first: float,
-        most: float,
-        random: Callable[[], float],
-        *,
-        factor: float = 2,
-    ) -> None:
-        self._first = first
+    def __init__(self, first: float, most: float, random: Callable[[], float]) -> None:
+        self._first = self._span = first
         self._most = most
         self._random = random
-        self._factor = factor
-        self._failures = 0
-
-    @property
-    def failures(self) -> int:
-        """How many in a row failed."""
-        return self._failures
 
     def failed(self) -> float:
         """Count a failure; return how long to wait: half to all of the span."""
-        span = min(self._most, self._first * 2.0**self._failures)
-        self._failures += 1
+        span = min(self._most, self._span)
+        # no further than it counts: a host may be away for weeks
+        self._span = span * 2
         return span * (0.5 + 0.5 * self._random())
 
     def succeeded(self) -> None:
         """Forget the failures."""
-        self._failures = 0
+        self._span = self._first
 
 
 class _Held(NamedTuple):

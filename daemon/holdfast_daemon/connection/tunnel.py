@@ -176,9 +176,17 @@ class Tunnel:
             self.user.opened(self)
 
     def received(self, data: bytes) -> None:
-        """Hand data on; one bad user must not end the connection of all the others."""
+        """Hand data on."""
+        self._tell(lambda: self.user.received(data))
+
+    def ended(self) -> None:
+        """Hand on that there is no more."""
+        self._tell(self.user.ended)
+
+    def _tell(self, tell: Callable[[], None]) -> None:
+        """One bad user must not end the connection of all the others."""
         try:
-            self.user.received(data)
+            tell()
         except Exception:  # noqa: BLE001  see above
             _log.exception("the user of a tunnel failed")
             self.abort()
@@ -209,7 +217,7 @@ class _Relay:
 
     def eof_received(self) -> bool:
         """Keep the other direction open."""
-        self._tunnel.user.ended()
+        self._tunnel.ended()
         return True
 
     def pause_writing(self) -> None:
@@ -329,19 +337,15 @@ async def listen(
     async def unix() -> asyncssh.SSHUNIXSession[bytes]:
         return _Unix(await end(Place()))
 
-    listener: asyncssh.SSHListener
+    connection, size = link.connection, {"window": _WINDOW, "max_pktsize": _PACKET}
+    asking = (
+        connection.create_unix_server(unix, place.path, **size)
+        if place.path
+        else connection.create_server(tcp, place.host, place.port, **size)
+    )
     try:
         async with asyncio.timeout(seconds):
-            if place.path:
-                listener = await link.connection.create_unix_server(
-                    unix, place.path, window=_WINDOW, max_pktsize=_PACKET
-                )
-                found = place
-            else:
-                listener = await link.connection.create_server(
-                    tcp, place.host, place.port, window=_WINDOW, max_pktsize=_PACKET
-                )
-                found = place._replace(port=listener.get_port())
+            listener = await _wanted(asking)
     except asyncssh.ChannelListenError:
         raise await _unheard(link, place, seconds) from None
     except TimeoutError:
@@ -349,7 +353,7 @@ async def listen(
     except (asyncssh.Error, OSError) as error:
         raise failure.LinkGone(link.host, failure.lost_reason(error)) from None
     link.proven = True
-    listening = Listening(listener, found)
+    listening = Listening(listener, _found(listener, place))
     if link.widened(place.host):
         await listening.close(seconds)
         raise _for_everybody(link, place)
@@ -380,6 +384,9 @@ async def _unheard(link: Link, place: Place, seconds: float) -> DaemonError:
     else:
         why = "its sshd forbids it (AllowTcpForwarding, PermitListen) or has no such"
         why += " address"
+    if link.closed or link.connection.is_closed():
+        # The library says the same of a host that can't answer any more.
+        return failure.LinkGone(link.host, link.reason)
     return StateError(
         Reason.FORWARD_REFUSED,
         f"{link.host.shown} refuses to listen on {place}: {why}",
@@ -395,13 +402,34 @@ async def _listens(link: Link, place: Place, seconds: float) -> bool:
             listener = await link.connection.create_server(_nobody, *place[:2])
             listener.close()
             await listener.wait_closed()
-    except (asyncssh.Error, OSError):  # TimeoutError is one
-        return False
+    except (asyncssh.Error, asyncssh.ChannelListenError, OSError):
+        return False  # TimeoutError is an OSError; the second is no Error of asyncssh's
     return True
 
 
 async def _nobody(host: str, port: int) -> asyncssh.SSHTCPSession[bytes]:
     raise asyncssh.ChannelOpenError(OPEN_CONNECT_FAILED, f"nobody: {host} {port}")
+
+
+async def _wanted(asking: Awaitable[asyncssh.SSHListener]) -> asyncssh.SSHListener:
+    """Return what is asked for; who gives up leaves no listener for nobody."""
+    task = asyncio.ensure_future(asking)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        # the host may say yes later
+        task.add_done_callback(_unwanted)
+        raise
+
+
+def _found(listener: asyncssh.SSHListener, place: Place) -> Place:
+    return place if place.path else place._replace(port=listener.get_port())
+
+
+def _unwanted(task: asyncio.Future[asyncssh.SSHListener]) -> None:
+    """Have the host listen no more, once it does."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from holdfast_daemon.connection.state import Budget
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Hashable
 
     from holdfast_daemon.hosts.host import Host
     from holdfast_daemon.limits import Limits
@@ -22,7 +22,7 @@ class Turns:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._budgets: dict[tuple[str, int], Budget[_Turn]] = {}
+        self._budgets: dict[Hashable, Budget[_Turn]] = {}
 
     @contextlib.asynccontextmanager
     async def turn(self, host: Host, *, urgent: bool) -> AsyncGenerator[None]:
@@ -35,7 +35,7 @@ class Turns:
 
     async def take(self, host: Host, *, urgent: bool) -> None:
         """Wait for a turn; have it until `end`."""
-        budget = self._budgets.setdefault(host.place, Budget())
+        budget = self._budgets.setdefault(host.server, Budget())
         turn: _Turn = asyncio.get_running_loop().create_future()
         if budget.enter(turn, self._limits.handshakes_per_host, urgent=urgent):
             return
@@ -53,15 +53,15 @@ class Turns:
 
     def crowded(self, host: Host) -> bool:
         """Whether others shake hands with that server, or wait to."""
-        budget = self._budgets.get(host.place)
+        budget = self._budgets.get(host.server)
         return budget is not None and budget.taken > 1
 
     def end(self, host: Host) -> None:
         """Give a turn back."""
-        budget = self._budgets[host.place]
+        budget = self._budgets[host.server]
         for following in budget.leave(self._limits.handshakes_per_host):
             # One that gave up in this moment gives its place back by itself.
             if not following.done():
                 following.set_result(None)
         if budget.idle:
-            del self._budgets[host.place]
+            del self._budgets[host.server]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from holdfast_daemon.hosts.target import DEFAULT_PORT, display
 
@@ -21,6 +22,10 @@ SessionType = Literal["default", "none", "subsystem"]
 RequestTty = Literal["auto", "no", "yes", "force"]
 Show = Literal["all", "purpose"]
 
+# Options of a call that say by which keys to log in.
+_KEYS = frozenset(
+    {"certificatefile", "identitiesonly", "identityagent", "identityfile"}
+)
 # Credentials are compared by a keyed digest, so that no table of connections holds one.
 _SALT = secrets.token_bytes(32)
 
@@ -86,6 +91,7 @@ class Host:
         session_type: none and subsystem leave no room for a command.
         control_path: Socket of a master connection of the person's own ssh.
         notes: What the configuration asks for that is not done here, in sentences.
+        asked: What to ask the configuration for to have it anew.
         proxy_jump: The hop before this host, which may have one of its own.
         connect_timeout: Seconds; None is the limit of the daemon.
         keepalive_seconds: Seconds; None is the limit of the daemon.
@@ -144,6 +150,7 @@ class Host:
     enabled: bool = True
     show: Show = "all"
     notes: tuple[str, ...] = ()
+    asked: Asked | None = field(default=None, repr=False, compare=False)
 
     @property
     def display(self) -> str:
@@ -157,19 +164,27 @@ class Host:
 
     @property
     def place(self) -> tuple[str, int]:
-        """The server itself, whoever logs in: what budgets of handshakes count by."""
+        """The address. Private ones stand for other servers behind other jump hosts."""
         return (self.hostname.lower(), self.port)
+
+    @property
+    def server(self) -> Hashable:
+        """The server itself, whoever logs in: what limits and pauses count by."""
+        return (*self.place, *self._way)
+
+    @property
+    def _way(self) -> tuple[Hashable, str]:
+        hop = self.proxy_jump.account if self.proxy_jump else None
+        return (hop, self.proxy_command)
 
     @property
     def account(self) -> Hashable:
         """The server, the way to it and the user, whatever name or options were given.
 
-        What `Pool.disconnect` closes and `Pool.connected` and `Row` tell by, and what
-        the shell's nature is remembered for. Equal accounts may still have connections
-        apart: other credentials, another trust.
+        What `Pool.disconnect` closes and `Pool.connected` and `Row` tell by. Equal
+        accounts may still have connections apart: other credentials, another trust.
         """
-        hop = self.proxy_jump.account if self.proxy_jump else None
-        return (*self.place, self.user, hop, self.proxy_command)
+        return (*self.place, self.user, *self._way)
 
     def needs(self, other: Host) -> bool:
         """Whether closing the connections to `other` ends what runs here.
@@ -191,6 +206,34 @@ class Host:
             or self.private_key is not None
             or self.explicit_identity
         )
+
+    @property
+    def names_keys(self) -> bool:
+        """The call says by options which keys to log in with."""
+        said = self.asked.over.options if self.asked is not None else ()
+        return any(name.lower() in _KEYS for name in said)
+
+    @property
+    def keys(self) -> Hashable:
+        """The keys to log in with, in order, and whether an agent's others count."""
+        return (
+            self.identity_files,
+            self.certificate_files,
+            self.identity_agent,
+            self.identities_only,
+            _digest(self.private_key),
+        )
+
+    @property
+    def asked_keys(self) -> str:
+        """A mark of the keys the call itself names, the same in later runs; or ""."""
+        over = self.asked.over if self.asked is not None else Overrides()
+        named = {n: over.options[n] for n in over.options if n.lower() in _KEYS}
+        if not (over.identity_file or over.private_key or named):
+            return ""
+        key = over.private_key.reveal() if over.private_key else ""
+        said = json.dumps([over.identity_file, key, sorted(named.items())])
+        return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
     def _is_unchecked(self) -> bool:
@@ -252,6 +295,34 @@ class Host:
             _digest(self.private_key),
             self.password_from,
         )
+
+
+def may_share(have: Host, want: Host) -> bool:
+    """Whether `want` may use what is open to `have`, whoever logged in.
+
+    Who names no credential may, where it leads to the same account: that is what
+    logging in once means. Who names one, by an option too, gets only what that made.
+    """
+    if want.own_credentials or want.names_keys:
+        return False
+    return have.endpoint == want.endpoint and keys_fit(have, want)
+
+
+def keys_fit(have: Host, want: Host) -> bool:
+    """Whether the one may have what the keys of the other opened.
+
+    A server may bind each key to a command of its own. IdentitiesOnly says which keys
+    are meant, and then no other stands for them.
+    """
+    bound = have.identities_only or want.identities_only
+    return not bound or have.keys == want.keys
+
+
+class Asked(NamedTuple):
+    """What a host was resolved from."""
+
+    name: str
+    over: Overrides
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

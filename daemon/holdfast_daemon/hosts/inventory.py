@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 from holdfast_daemon.clock import SystemClock
 from holdfast_daemon.errors import DaemonError, InputError, Reason, StateError
 from holdfast_daemon.hosts import fidelity, options
-from holdfast_daemon.hosts.host import Host, HostKeyChecking, Overrides, Show
+from holdfast_daemon.hosts.host import Asked, Host, HostKeyChecking, Overrides, Show
 from holdfast_daemon.hosts.resolve import Question, Resolver
 from holdfast_daemon.hosts.target import Target, check_user, display, parse
 
@@ -106,6 +106,25 @@ class Inventory:
             self._accounts[target] = host.account
         return host
 
+    async def renew(self, host: Host) -> Host:
+        """Return how the same account is reached now; `host`, where nobody can say.
+
+        Whoever has it asks often, for weeks: ssh is asked only where a file changed.
+        """
+        if host.asked is None:
+            return host
+        named = parse(host.asked.name)
+        try:
+            now = await self._resolve(named, *host.asked, 0, kept=True)
+        except (DaemonError, OSError) as error:
+            _log.info("%s is reached as before: %s", host.name, error)
+            return host
+        if now.account != host.account:
+            return host
+        # the door tells by a name's port whether that is the usual one
+        own = parse(host.name).host == named.host
+        return replace(now, name=host.name) if own else now
+
     async def those(self, names: Iterable[str]) -> list[Host]:
         """Return the hosts of these names; without any that can't be resolved."""
         return await those(names, self.resolve)
@@ -117,6 +136,10 @@ class Inventory:
         or another user, port or jump host than its own.
         """
         return self._accounts.get(name)
+
+    def agents(self) -> set[str]:
+        """Return the agents that the hosts name which were resolved so far."""
+        return {made.host.identity_agent for made in self._made.values()}
 
     async def known(self) -> list[KnownHost]:
         """Return the hosts one can name: the configuration's first, then ssh's."""
@@ -132,12 +155,8 @@ class Inventory:
             )
         for alias in await self._resolver.aliases():
             port = int(alias.port) if alias.port.isdigit() else 22
-            found.setdefault(
-                alias.name,
-                KnownHost(
-                    name=alias.name, target=_display(alias.hostname, alias.user, port)
-                ),
-            )
+            place = _display(alias.hostname, alias.user, port)
+            found.setdefault(alias.name, KnownHost(name=alias.name, target=place))
         return list(found.values())
 
     async def troubles(self) -> list[str]:
@@ -145,7 +164,13 @@ class Inventory:
         return await self._resolver.troubles()
 
     async def _resolve(
-        self, target: Target, name: str, over: Overrides, depth: int
+        self,
+        target: Target,
+        name: str,
+        over: Overrides,
+        depth: int,
+        *,
+        kept: bool = False,
     ) -> Host:
         if depth > _MOST_HOPS:
             raise InputError(
@@ -156,12 +181,13 @@ class Inventory:
         config = self._config()
         entry = config.hosts.get(target.host)
         question = _question(config, entry, target, over)
-        settings = await self._resolver.settings(question)
+        settings = await self._resolver.settings(question, kept=kept)
         host = await self._put_together(config, entry, settings, over, name)
         chain = settings.jump
         if not chain:
             return host
-        return replace(host, proxy_jump=await self._hop(chain, over, depth))
+        hop = await self._hop(chain, over, depth, kept=kept)
+        return replace(host, proxy_jump=hop)
 
     async def _put_together(
         self,
@@ -179,13 +205,15 @@ class Inventory:
         # in a thread: `~name` in a path asks the user database
         host = await asyncio.to_thread(_host, config, entry, settings, over, name)
         sent = settings.environment(self._environ, _secret_names(config))
-        host = replace(host, environment=sent)
+        host = replace(host, environment=sent, asked=Asked(name, over))
         self._made.pop(key, None)
         _trim(self._made)
         self._made[key] = _Made(config, settings, host)
         return host
 
-    async def _hop(self, chain: str, over: Overrides, depth: int) -> Host:
+    async def _hop(
+        self, chain: str, over: Overrides, depth: int, *, kept: bool
+    ) -> Host:
         """Return the last hop of `chain`; the hops before it lead to it."""
         before, _, last = chain.rpartition(",")
         hop = Overrides(
@@ -196,7 +224,7 @@ class Inventory:
             auth_sock=over.auth_sock,
         )
         target = parse(last.strip(), field="connect.jump")
-        return await self._resolve(target, last.strip(), hop, depth + 1)
+        return await self._resolve(target, last.strip(), hop, depth + 1, kept=kept)
 
 
 async def those(

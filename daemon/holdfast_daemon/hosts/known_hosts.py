@@ -125,7 +125,7 @@ def matches(patterns: str, name: str) -> bool:
     found = False
     for item in patterns.split(","):
         negated = item.startswith("!")
-        if _glob(item.removeprefix("!").lower()).fullmatch(name):
+        if _stands_for(item.removeprefix("!").lower(), name):
             if negated:
                 return False
             found = True
@@ -153,6 +153,12 @@ def _matches_hash(pattern: str, name: str) -> bool:
     return hmac.compare_digest(
         hmac.new(key, name.encode(), hashlib.sha1).digest(), wanted
     )
+
+
+def _stands_for(pattern: str, name: str) -> bool:
+    # most are plain names, thousands of them, of which no expression is to be made
+    wild = "*" in pattern or "?" in pattern
+    return bool(_glob(pattern).fullmatch(name)) if wild else pattern == name
 
 
 @lru_cache(maxsize=1000)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from holdfast_daemon.errors import InputError
 from holdfast_daemon.hosts.meaning import MEANINGS, Kind
+from holdfast_daemon.hosts.target import check_user
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -208,11 +209,23 @@ def check(options: Mapping[str, str]) -> dict[str, str]:
     return checked
 
 
+# What of them is filled in from the daemon's environment.
+_PATHS = frozenset({"CertificateFile", "IdentityAgent", "IdentityFile"})
+
+
 def _value(name: str, value: str) -> str:
     if not value.strip():
         raise InputError(_FIELD, f"the option {name} has no value")
     if len(value) > _LONGEST_VALUE or not value.isprintable():
         raise InputError(
             _FIELD, f"the value of {name} is too long or has control characters"
+        )
+    if name == "User":
+        check_user(value, _FIELD)
+    if name in _PATHS and "$" in value:
+        raise InputError(
+            _FIELD,
+            f"{name} of a call names no variable: the daemon's are not the caller's",
+            hint="write the path out; a person may name variables in ~/.ssh/config",
         )
     return value

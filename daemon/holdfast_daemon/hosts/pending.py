@@ -72,7 +72,7 @@ class Pending:
         now = self._clock.now()
         request = self._requests.pop(key, None)
         if request is None:
-            bare = replace(host, password=None, private_key=None)
+            bare = replace(host, password=None, private_key=None, asked=None)
             request = Request(ids.mint("k"), bare, verdict, now, now, times=0)
         request.last = now
         request.times += 1

@@ -9,11 +9,13 @@ The event loop only waits: files, programs and the user database are met in thre
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from holdfast_daemon.errors import (
     DaemonError,
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 _KEPT = 2000
 _SHOWN = 80
+# Bytes of what ssh complains of.
+_MOST_SAID = 64 * 1024
 _PLAIN_NAME = "localhost"
 
 
@@ -74,17 +78,22 @@ class Resolver:
         self._looking: asyncio.Task[None] | None = None
         self._answers: dict[Question, _Answer] = {}
         self._asking: dict[Question, asyncio.Task[_Answer]] = {}
-        self._plain: Raw | None = None
+        self._plain: Raw = {}
+        # of the program that said so
+        self._plain_of: Stamp | None = None
 
-    async def settings(self, question: Question) -> Settings:
-        """Return what applies to `question`; concurrent callers share one answer."""
+    async def settings(self, question: Question, *, kept: bool = False) -> Settings:
+        """Return what applies to `question`; concurrent callers share one answer.
+
+        With `kept` an answer of any age will do while the files stay as they are:
+        nothing is run merely because time goes by.
+        """
         signature = await self._look()
         answer = self._answers.get(question)
         if (
             answer is not None
             and answer.signature == signature
-            and self._clock.monotonic() - answer.asked
-            < self._limits.resolve_cache_seconds
+            and (kept or self._is_fresh(answer))
         ):
             return answer.settings
         task = self._asking.get(question)
@@ -93,6 +102,10 @@ class Resolver:
             self._asking[question] = task
             task.add_done_callback(lambda done: self._asked(question, done))
         return (await asyncio.shield(task)).settings
+
+    def _is_fresh(self, answer: _Answer) -> bool:
+        age = self._clock.monotonic() - answer.asked
+        return age < self._limits.resolve_cache_seconds
 
     async def _look(self) -> tuple[Stamp, ...]:
         """Return the state of the files, looked at anew when the last look is old."""
@@ -142,9 +155,12 @@ class Resolver:
 
     async def _defaults(self, binary: str) -> Raw:
         """Return what this ssh uses where nobody says anything."""
-        if self._plain is None:
+        stamp = await asyncio.to_thread(_stamp, binary)
+        if stamp != self._plain_of:
+            # none was asked yet, or it was upgraded: it may have other defaults now
             question = Question(_PLAIN_NAME)
             self._plain = await self._run(binary, question, Path(os.devnull))
+            self._plain_of = stamp
         return self._plain
 
     async def _run(self, binary: str, question: Question, config: Path | None) -> Raw:
@@ -169,30 +185,35 @@ class Resolver:
             command += ["-F", str(file)]
         for name, value in question.over:
             command += ["-o", f"{name}={_quoted(value)}"]
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            "--",
-            question.name,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        try:
-            async with asyncio.timeout(seconds):
-                out, err = await process.communicate()
-        except TimeoutError:
-            raise LinkError(
-                Reason.CONNECT_TIMEOUT,
-                f"`ssh -G {question.name}` did not answer in {seconds:g} s",
-                hint="a `Match exec` or the name service in ssh config is slow",
-            ) from None
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode:
-            raise _refused(question, err.decode("utf-8", "replace"))
+        # In a file, as what `Match exec` leaves behind may hold a pipe for ever.
+        with await asyncio.to_thread(tempfile.TemporaryFile) as said:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                "--",
+                question.name,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=said,
+                start_new_session=True,
+            )
+            try:
+                async with asyncio.timeout(seconds):
+                    out, _ = await process.communicate()
+            except TimeoutError:
+                raise LinkError(
+                    Reason.CONNECT_TIMEOUT,
+                    f"`ssh -G {question.name}` did not answer in {seconds:g} s",
+                    hint="a `Match exec` or the name service in ssh config is slow",
+                ) from None
+            finally:
+                if process.returncode is None:
+                    # What it runs would go on by itself.
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    await process.wait()
+            if process.returncode:
+                err = await asyncio.to_thread(_beginning, said)
+                raise _refused(question, err.decode("utf-8", "replace"))
         return out.decode("utf-8", "replace")
 
     def _write_below(self, question: Question, config: Path | None) -> Path:
@@ -237,6 +258,19 @@ _DEFAULTS: Raw = {
     "globalknownhostsfile": ["/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"],
     "requiredrsasize": ["1024"],
 }
+
+
+def _stamp(path: str) -> Stamp:
+    try:
+        state = Path(path).stat()
+    except OSError:
+        return path, 0, 0, 0  # it goes just now
+    return path, state.st_mtime_ns, state.st_size, state.st_ino
+
+
+def _beginning(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read(_MOST_SAID)
 
 
 def _quoted(value: str) -> str:

@@ -46,6 +46,8 @@ def check_user(user: str, field: str = "user") -> str:
         raise InputError(field, "the user name is empty", hint=_FORMS)
     if user.startswith("-"):
         raise InputError(field, "a user name may not start with a dash")
+    if user.startswith("#"):  # the rest of a ProxyCommand would be a comment
+        raise InputError(field, "a user name may not start with #")
     _check_characters(user, field, "user name")
     return user
 

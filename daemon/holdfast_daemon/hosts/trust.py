@@ -113,7 +113,9 @@ class Trust:
         if self.host.pinned_fingerprint:
             return self._judge_pinned(key)
         local = is_loopback(address)
-        if local and self.host.no_host_authentication_for_localhost:
+        # Who gives it another name asks for just that host behind a port of this one.
+        unnamed = not self.host.host_key_alias
+        if local and unnamed and self.host.no_host_authentication_for_localhost:
             return Verdict(Status.KNOWN, key)
         verdict = self._guarded(self._judge_named(own, blob, key, told))
         if local or not address or not self.host.check_host_ip or verdict.authority:

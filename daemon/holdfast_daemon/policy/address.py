@@ -11,7 +11,7 @@ _NUMBER = re.compile(r"0x[0-9a-f]+|[0-9]+")
 
 def canonical(hostname: str) -> str:
     """Return the one spelling of an address; a name is only a name, in lower case."""
-    text = hostname.lower().rstrip(".")
+    text = _looked_up(hostname).lower().rstrip(".")
     try:
         address = _short(text) or ipaddress.ip_address(text)
     except ValueError:
@@ -23,6 +23,16 @@ def canonical(hostname: str) -> str:
     if six or address.is_unspecified or str(address) == "127.0.0.1":
         return "localhost"
     return str(address)
+
+
+def _looked_up(hostname: str) -> str:
+    """Return the name a lookup asks for: it takes wide letters for the plain ones."""
+    if hostname.isascii():
+        return hostname
+    try:
+        return hostname.encode("idna").decode("ascii")
+    except UnicodeError:
+        return hostname  # nobody can look it up
 
 
 def _short(text: str) -> ipaddress.IPv4Address | None:

@@ -60,12 +60,14 @@ def names_of(host: Host) -> Names:
 def names_from(name: str, shown: str) -> Names:
     """Return the same for a host of which only the name and `user@host` were kept."""
     alias, usual = _alias(name)
+    # ssh config names users that no caller may
+    user, _, place = shown.rpartition("@")
     try:
-        parsed = target.parse(shown)
+        parsed = target.parse(place)
     except InputError:
         return Names(alias, "", "", 0, usual)
     port = parsed.port or target.DEFAULT_PORT
-    return Names(alias, parsed.host, parsed.user or "", port, usual)
+    return Names(alias, parsed.host, user, port, usual)
 
 
 def admits(entries: Iterable[str], names: Names, *, usual: bool) -> bool:

@@ -136,10 +136,9 @@ class Gate:
     async def _record_refusal(self, ticket: Ticket, refusal: DaemonError) -> None:
         record = ticket.refusal(refusal)
         try:
-            await self._audit.append(record)
+            await self._audit.append(record, lasting=True)
         except AuditError as trouble:
             _log.warning("refusal not recorded yet: %s", trouble)
-            self._audit.post(record)
 
     async def _record_start(self, ticket: Ticket) -> None:
         try:
