@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast_daemon.connection.failure import channel_unanswered
+from holdfast_daemon.connection.state import Backoff
 from holdfast_daemon.errors import LinkError, Ran, Reason, StateError
 from holdfast_daemon.kept import script
 from holdfast_daemon.streams import Stream
@@ -18,8 +20,12 @@ if TYPE_CHECKING:
     from holdfast_daemon.limits import Limits
 
 _KEPT = 1024 * 1024
-# another daemon may tidy up what this one has just written
 _TRIES = 3
+# who finds nothing there any more may tidy up what was just written: not in step with
+# them it is written again
+_ABSENT_TRIES = 10
+_FIRST = 0.05
+_MOST = 1.0
 # a shell may take so long to start, for each kind of terminal that is tried
 _STARTING = 30.0
 
@@ -90,16 +96,18 @@ class Asking:
             StateError: The host can keep nothing; nothing ran.
             LinkError: It can't be reached or does not answer; `ran` says what is known.
         """
-        for _ in range(_TRIES):
+        apart = Backoff(_FIRST, _MOST, random.random)
+        for tried in range(_ABSENT_TRIES):
+            if tried > 1:
+                await asyncio.sleep(apart.failed())
             answer = await self._run(operation, words, stdin, urgent=urgent)
             if answer.end.lost is not None:
-                raise LinkError(
-                    Reason.CONNECTION_LOST,
-                    answer.end.lost,
-                    hint="Call again; what it was asked for may have happened.",
-                    ran=Ran.UNKNOWN,
-                    metadata={"host": self.host.shown},
-                )
+                hint = "Call again; what it was asked for may have happened."
+                raise self._lost(answer.end.lost, hint, Ran.UNKNOWN)
+            if answer.end.exit_code is None:
+                raise self._killed(answer.end.signal)
+            if answer.end.exit_code == script.ELSEWHERE:
+                raise self.elsewhere(answer.words)
             if answer.end.exit_code != script.ABSENT:
                 return answer
             await self.put()
@@ -129,13 +137,41 @@ class Asking:
             StateError: That can't be done there.
             LinkError: The host can't be reached.
         """
-        why = ""
+        why, lost = "", None
         for _ in range(_TRIES):
             answer = await self._run("", (), script.source())
             if answer.end.exit_code == 0:
                 return
-            why = answer.words or answer.end.lost or "it did not say why"
+            why, lost = answer.words or "it did not say why", answer.end.lost
+        if lost is not None:
+            # which says nothing of what the host can keep
+            raise self._lost(lost, "Call again; nothing was begun.", Ran.NO)
         raise self.refused(f"nothing can be written there: {why}")
+
+    def _lost(self, why: str, hint: str, ran: Ran) -> LinkError:
+        told = {"host": self.host.shown}
+        return LinkError(Reason.CONNECTION_LOST, why, hint=hint, ran=ran, metadata=told)
+
+    def elsewhere(self, said: str) -> LinkError:
+        """Return the error for what another machine of that name keeps."""
+        return LinkError(
+            Reason.CONNECTION_LOST,
+            f"{self.host.shown}: {script.elsewhere(said)}",
+            hint="Name one machine as the target, or disconnect and call again: the"
+            " next connection may lead there.",
+            metadata={"host": self.host.shown},
+        )
+
+    def _killed(self, signal: str | None) -> LinkError:
+        """Return the error for a script that somebody ended: what it began goes on."""
+        how = f"by SIG{signal}" if signal else "without a word"
+        return LinkError(
+            Reason.PROTOCOL_ERROR,
+            f"{self.host.shown} does not answer as it should: it ended {how}",
+            hint="Call again; what it was asked for may have happened.",
+            ran=Ran.UNKNOWN,
+            metadata={"host": self.host.shown},
+        )
 
     def refused(self, why: str) -> StateError:
         """Return the error for a host that keeps nothing."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING
 
 from holdfast_daemon.connection.failure import channel_unanswered
@@ -39,13 +38,7 @@ NO_PLACE = 73
 CUT = 74
 BUSY = 76
 ENDED = 79
-
-
-@cache
-def _source() -> str:
-    folder = resources.files("holdfast_daemon.kept") / "host"
-    lines = (folder / "beside.sh").read_text("utf-8").splitlines()
-    return "\n".join(text for text in lines if not text.lstrip().startswith("#"))
+_SOURCE = script.text("beside.sh")
 
 
 @cache
@@ -103,7 +96,7 @@ class Beside:
         asking = self._asking
         async with await asking.pool.lease(asking.host) as lease:
             line = script.line(
-                await lease.facts(), _source(), "run", str(self._shell), program,
+                await lease.facts(), _SOURCE, "run", str(self._shell), program,
                 self.line.header, str(len(command)), str(rounds), command_words,
                 trailer, first,
             )  # fmt: skip
@@ -163,7 +156,7 @@ async def signal(asking: Asking, shell: int, name: str, place: str = "") -> str:
     # a full host must stay stoppable
     async with await asking.pool.lease(asking.host, urgent=True) as lease:
         words = [name, place] if place else [name]
-        line = script.line(await lease.facts(), _source(), "signal", str(shell), *words)
+        line = script.line(await lease.facts(), _SOURCE, "signal", str(shell), *words)
         channel = await lease.open(line, answer, eof=True)
         try:
             async with asyncio.timeout(seconds):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from typing import TYPE_CHECKING
@@ -16,13 +15,14 @@ if TYPE_CHECKING:
 
     from holdfast_daemon.connection.pool import Pool
     from holdfast_daemon.hosts.host import Host
+    from holdfast_daemon.limits import Limits
 
 _log = logging.getLogger(__name__)
 
-# Half an hour in all: who stays away longer is told by the next daemon.
+# Who stays away for longer is told by the next daemon.
+_SECONDS = 1800.0
 _FIRST = 0.5
 _MOST = 300.0
-_TRIES = 15
 # What passes by itself. All else somebody has to mend, and to log in then.
 _PASSING = frozenset(
     {
@@ -36,6 +36,14 @@ _PASSING = frozenset(
 )
 
 
+def patience(limits: Limits, *, runs: bool) -> float:
+    """Return for how many seconds a host is told; what `runs` there may do so for long.
+
+    After kept_abandoned_seconds it ends that by itself.
+    """
+    return max(_SECONDS, limits.kept_abandoned_seconds) if runs else _SECONDS
+
+
 class Farewell:
     """One of them.
 
@@ -47,13 +55,18 @@ class Farewell:
     """
 
     def __init__(
-        self, pool: Pool, host: Host, tell: Callable[[], Awaitable[None]]
+        self,
+        pool: Pool,
+        host: Host,
+        tell: Callable[[], Awaitable[None]],
+        seconds: float = _SECONDS,
     ) -> None:
-        """Have `tell` tell `host`, over connections of `pool`."""
+        """Have `tell` tell `host`, over connections of `pool`, for so long."""
         self.host = host
         self.over = asyncio.Event()
         self._pool = pool
         self._tell = tell
+        self._seconds = seconds
         self._pauses = Backoff(_FIRST, _MOST, random.random)
         self._nudged = asyncio.Event()
         self._resting = False
@@ -61,7 +74,9 @@ class Farewell:
     async def say(self, what: str) -> bool:
         """Return whether the host has forgotten `what`."""
         why = "nobody was connected to it"
-        while self._pauses.failures < _TRIES:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._seconds
+        while loop.time() < until:
             self._nudged.clear()
             if not self._resting or self._pool.connected(self.host.account):
                 try:
@@ -74,9 +89,9 @@ class Farewell:
                 else:
                     return True
                 _log.debug("%s is not forgotten yet: %s", what, why)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._pauses.failed()):
-                    await self._nudged.wait()
+            # who makes no connection must not miss the short one of another
+            awaited = self.host.account if self._resting else None
+            await self._pool.pauses.rest(self._pauses.failed(), self._nudged, awaited)
         _log.info("%s is left on its host: %s", what, why)
         return False
 
@@ -86,4 +101,6 @@ class Farewell:
 
     def rest(self) -> None:
         """Make no connection for it any more: somebody closed them."""
-        self._resting = True
+        if not self._resting:
+            self._resting = True
+            self._nudged.set()

@@ -6,6 +6,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
+from holdfast_daemon.connection.returning import Returning
 from holdfast_daemon.connection.state import Backoff
 from holdfast_daemon.errors import DaemonError, LinkError, Ran, Reason
 from holdfast_daemon.kept.line import LineEnd
@@ -62,10 +63,14 @@ class Follower:
         self._on_end = on_end
         self._on_skipped = on_skipped
         self._backoff = Backoff(_FIRST, _MOST, random.random)
+        self._returning = Returning(
+            keeper.asking.pool, keeper.host, keeper.asking.limits
+        )
         self._nudged = asyncio.Event()
         self._attached = asyncio.Event()
         self._line: Line | None = None
         self._paused = False
+        self._told_away = False
         self._task: asyncio.Task[None] | None = None
         self.away = "it is not attached yet"
         self.end: LineEnd | None = None
@@ -75,8 +80,10 @@ class Follower:
         if self._task is None:
             self._task = asyncio.create_task(self._follow())
 
-    def nudge(self) -> None:
-        """Try again now where it waits to: the network is back, or somebody asks."""
+    def nudge(self, *, asked: bool = True) -> None:
+        """Try again now where it waits to: somebody asks, or the network is back."""
+        if asked:
+            self._returning.free()
         self._nudged.set()
 
     async def attached(self) -> None:
@@ -84,13 +91,14 @@ class Follower:
         await self._attached.wait()
 
     async def ended(self) -> LineEnd:
-        """Wait until there is nothing to follow any more."""
+        """Wait until there is nothing to follow any more, or `close`."""
         if self._task is not None:
             await asyncio.wait([self._task])
-            if self.end is None:
+            # one that was closed must not cancel who waits for it
+            if self.end is None and not self._task.cancelled():
                 # a fault of ours, which is told to who waits
                 await self._task
-        return self.end or LineEnd("gone", why="it was not started")
+        return self.end or LineEnd("gone", why="it is not followed")
 
     async def write(self, data: bytes) -> None:
         """Send `data` to its input, once.
@@ -157,6 +165,8 @@ class Follower:
     async def _once(self) -> LineEnd:
         """Attach once; return how that ended."""
         self._nudged.clear()
+        if not await self._returning.may():
+            return LineEnd("gone", why=self.away)
         try:
             line = await self._keeper.attach(
                 self._ident,
@@ -167,9 +177,11 @@ class Follower:
                 on_skipped=self._on_skipped,
             )
         except DaemonError as error:
-            # what else goes wrong, here or at the login, says nothing of what is kept
-            kept = error.reason is not Reason.NOT_KEPT
-            return LineEnd("gone" if kept else "none", why=error.message)
+            # what goes wrong here or at the login says nothing of what is kept; nor
+            # does a full disk there, which takes no script to ask it by
+            await self._returning.met(error)
+            return LineEnd("gone", why=error.message)
+        self._returning.free()
         try:
             if self._paused:
                 line.pause()
@@ -190,12 +202,15 @@ class Follower:
     def _came(self) -> None:
         if self.away:
             self.away = ""
+            self._told_away = False
             self._on_back()
         self._attached.set()
 
     def _went(self, why: str) -> None:
         self._attached.clear()
-        if not self.away:
+        # also of one that was away when it was to be followed first
+        if not self._told_away:
+            self._told_away = True
             self._on_away(why)
         self.away = why or "the link was lost"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LOG = re.compile(r"[a-z0-9][a-z0-9/]{0,63}")
 _SIGNAL = re.compile(r"[A-Z][A-Z0-9+-]{1,15}")
 _TRIES = 3
+_LOOK_SECONDS = 0.1
 # A full host must stay stoppable, and one that waits for word of ours must get it.
 _URGENT = frozenset({"ack", "end", "signal"})
 # why nothing was started, by the word of holder.sh
@@ -68,6 +70,26 @@ class Keeper:
     async def look(self, ident: str) -> Standing:
         """Return how it stands; state `none` where there is no such thing."""
         return await self._standing("look", ident)
+
+    async def program(self, ident: str) -> str:
+        """Return what its shell is; one that is being started gets its time.
+
+        Raises:
+            StateError: It did not start within that.
+            LinkError: The host can't be reached.
+        """
+        seconds = self._limits.session_start_seconds
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while not (found := await self.look(ident)).shell:
+            if found.state != "running" or loop.time() > until:
+                raise StateError(
+                    Reason.SESSION_BUSY,
+                    f"its shell has not started on {self.host.shown} yet",
+                    hint="Nothing was typed. Call again in a moment.",
+                )
+            await asyncio.sleep(_LOOK_SECONDS)
+        return found.shell
 
     async def list(self) -> list[Standing]:
         """Return all that is there, whichever daemon asked for it."""

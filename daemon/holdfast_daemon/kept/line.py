@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 _NONE = 66
 _LOST = 70
+_UNTOLD = (
+    "it ended, and how is lost: its host's disk was full, or what kept its output was"
+    " killed"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +180,12 @@ class Line:
 
     def _outcome(self, end: ChannelEnd) -> LineEnd:
         said = self._complaint.decode("utf-8", "replace").strip()
-        if self._closed:
-            return LineEnd("gone", why="it was closed")
-        if end.lost is not None:
-            return LineEnd("gone", why=end.lost)
+        away = "it was closed" if self._closed else end.lost
+        if away is not None:
+            return LineEnd("gone", why=away)
+        if end.exit_code == 0 and self._reader.offset is not None:
+            # all there will ever be was handed on, and nothing told how it ended
+            return LineEnd("none", why=_UNTOLD)
         if end.exit_code == _NONE:
             return LineEnd("none", why="nothing is kept there under this id")
         if end.exit_code == _LOST:
@@ -187,4 +193,6 @@ class Line:
         if end.exit_code == script.ABSENT and self._reader.offset is None:
             self.absent = True
             return LineEnd("none", why="the host has not got the script")
+        if end.exit_code == script.ELSEWHERE:
+            said = script.elsewhere(said)
         return LineEnd("gone", why=said or f"the channel ended: {end}")

@@ -24,6 +24,8 @@ _LOOK_SECONDS = 10.0
 _OWED_SECONDS = 2.0
 # so long the channel waits to be told that all is safe here
 _KEEP_SECONDS = 30.0
+# and a host that is told to forget it ends it within so long
+_HEED_SECONDS = 5.0
 # the host may drop what is here, when so much came
 _ACK_BYTES = 1024 * 1024
 _NEVER = 65
@@ -98,6 +100,7 @@ class RunLine:
         # more came than the host knows to be here
         self._behind = asyncio.Event()
         self._forgotten = asyncio.Event()
+        self._heeded = False
         self._end: asyncio.Future[RunEnd] = asyncio.get_running_loop().create_future()
         self._watch: asyncio.Task[None] | None = None
         self._refused: int | None = None
@@ -205,8 +208,12 @@ class RunLine:
                 timeout=_KEEP_SECONDS,
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            if self._forgotten.is_set():
+            if self._forgotten.is_set() and not over.done():
                 await _write(channel, b"ok\n")
+                await asyncio.wait({over}, timeout=_HEED_SECONDS)
+            if self._forgotten.is_set() and over.done():
+                # the host itself may have ended it before that came
+                self._heeded = over.result().exit_code == 0
         finally:
             self._began.set()
             over.cancel()
@@ -264,6 +271,12 @@ class RunLine:
         """
         self._forgotten.set()
         return self._watch is not None and not self._watch.done()
+
+    async def heeded(self) -> bool:
+        """Wait until the host has heard that; False: it may not have."""
+        if self._watch is not None:
+            await asyncio.wait({self._watch})
+        return self._heeded
 
     def close(self) -> None:
         """Look no more; the command goes on."""

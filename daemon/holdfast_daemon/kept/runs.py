@@ -326,6 +326,8 @@ class Runs:
     def refused(self, code: int, words: str) -> Exception:
         """Return the error for a command that was told to no shell."""
         where = self._host.shown
+        if code == script.ELSEWHERE:
+            return self._asking.elsewhere(words)
         if code not in _REFUSED:
             said = words or f"it ended with {code}"
             return LinkError(

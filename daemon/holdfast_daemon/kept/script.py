@@ -7,6 +7,7 @@ daemons do not meet; a call is short, names it, and leaves stdin free.
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 from functools import cache
 from importlib import resources
@@ -36,17 +37,25 @@ _ROOM = (
 )
 # how a call ends where the host has not got the script
 ABSENT = 97
+# and where that is kept on another machine
+ELSEWHERE = 81
+_ELSEWHERE = re.compile(r"holdfast:elsewhere ([\w.-]{1,255}) ([\w.-]{1,255})$")
 
 
-@cache
+def text(*parts: str) -> str:
+    """Return what lies in `host`, without the comments: these are for readers here."""
+    folder = resources.files("holdfast_daemon.kept") / "host"
+    lines = "".join((folder / part).read_text("utf-8") for part in parts).splitlines()
+    return "\n".join(line for line in lines if not line.lstrip().startswith("#"))
+
+
+# Read with the code that calls it: an upgrade puts another's in its place.
+_SOURCE = f"{text(*_PARTS)}\n".encode()
+
+
 def source() -> bytes:
     """Return the script."""
-    folder = resources.files("holdfast_daemon.kept") / "host"
-    parts = [folder / name for name in _PARTS]
-    lines = "".join(part.read_text("utf-8") for part in parts)
-    # comments are for readers here
-    kept = [line for line in lines.splitlines() if not line.lstrip().startswith("#")]
-    return ("\n".join(kept) + "\n").encode()
+    return _SOURCE
 
 
 @cache
@@ -88,3 +97,13 @@ def line(facts: ShellFacts, text: str, *words: str) -> str:
     if facts.wraps:
         return f"exec /bin/sh -c {quote('exec ' + told, facts.family)}"
     return f"exec {told}"
+
+
+def elsewhere(said: str) -> str:
+    """Return why something can't be had, of what a call said that ended so."""
+    found = _ELSEWHERE.search(said.strip())
+    there, here = found.groups() if found else ("another machine", "one")
+    return (
+        f"it is kept on {there}, and this is {here}: more than one machine answers to"
+        " that name, and they share a home directory"
+    )

@@ -8,7 +8,8 @@ streams, behind all that the command printed there. It comes in these ways:
 * `command` sources `trailer` itself, which is how it nearly always is;
 * where the command was broken off (Ctrl-C), zsh does so still, and bash and fish do
   before their next prompt; dash and ash are told to by one more typed line;
-* where the shell itself ended, its holder says so.
+* where the shell itself ended, its holder says so; of a command that another shell
+  came to, as one begun within it, it can't say how that ended.
 
 One that was told behind an unfinished quote is not begun, and its trailer says so.
 
@@ -65,7 +66,7 @@ esac 2>/dev/null
     r"""
 _hf_s=$?
 IFS= \builtin read -r _hf <@/now
-: >|@/"$_hf"/came
+\builtin echo "$$" 2>/dev/null >|@/"$_hf"/came || \builtin true
 _hf_z="\builtin . "@"/z;"
 \builtin declare PROMPT_COMMAND="$_hf_z${PROMPT_COMMAND-}" 2>/dev/null || \builtin true
 if [[ ! -e @/"$_hf"/done && ! -e @/"$_hf"/off ]] &&
@@ -119,7 +120,7 @@ _ZSH = Words(
     r"""
 _hf_s=$?
 IFS= \builtin read -r _hf <@/now
-: >|@/"$_hf"/came
+\builtin echo "$$" 2>/dev/null >|@/"$_hf"/came || \builtin true
 {
 if [[ ! -e @/"$_hf"/done && ! -e @/"$_hf"/off ]] &&
 \builtin true >|@/"$_hf"/begun; then
@@ -166,7 +167,7 @@ _SH = Words(
     r"""
 _hf_s=$?
 IFS= \command read -r _hf <@/now
-\command : >|@/"$_hf"/came
+\command echo "$$" 2>/dev/null >|@/"$_hf"/came || \command :
 if \command [ ! -e @/"$_hf"/done ] && \command [ ! -e @/"$_hf"/off ] &&
 \command : >|@/"$_hf"/begun; then
 case $_hf_s:$- in 0:* | *e*) ;; *) (\exit "$_hf_s") ;; esac
@@ -213,7 +214,7 @@ function _hf_prompt --on-event fish_prompt
 builtin source @/z
 end
 builtin read _hf <@/now
-builtin echo -n >@/$_hf/came
+builtin echo $fish_pid 2>/dev/null >@/$_hf/came
 builtin test -e @/$_hf/done -o -e @/$_hf/off
 or not builtin echo -n >@/$_hf/begun
 or begin

@@ -123,7 +123,7 @@ op_strip() {
     cut_readers out
     for hf_one in ./*; do
       case ${hf_one#./} in
-      env.[01] | shell | kind | boot | meta | seen | rc) ;;
+      env.[01] | shell | kind | boot | node | machine | meta | seen | rc) ;;
       *) rm -rf "$hf_one" ;;
       esac
     done

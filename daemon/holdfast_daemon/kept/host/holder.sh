@@ -4,7 +4,8 @@
 #
 # A directory of its own (0700) below $hf_room holds, for session ID:
 #   in (FIFO: keys to the shell)   out (all its terminal printed, see pump.sh)
-#   live (FIFO: open as long as the pump runs)   kind, shell, shpid, pts, boot, meta
+#   live (FIFO: open as long as the pump runs)   kind, shell, shpid, pts, meta
+#   boot, node, machine (when and where: others may have the same home directory)
 #   pid (the holder), pump (who writes out), rc (how the shell ended, when it has)
 # $hf_file is the script that all parts make, $hf_room where everything is kept.
 
@@ -65,12 +66,51 @@ terminal() {
     if script --version 2>/dev/null | grep -q util-linux; then
       SHELL=/bin/sh script -qefc "$hf_words" /dev/null
     else
+      # it tells a signal as a code, so one that waits for the shell writes that down
+      true >code || return 1
+      hf_words="trap : HUP INT QUIT TERM; exec 3>&2 2>/dev/null; (exec 2>&3 3>&-; $hf_words); echo \$? >code"
       script -q /dev/null /bin/sh -c "$hf_words"
     fi
     ;;
   python)
-    python3 -c 'import os, pty, sys
-code = os.waitstatus_to_exitcode(pty.spawn(["/bin/sh", "-c", sys.argv[1]]))
+    # what the shell left in the background may hold its terminal open for days
+    python3 -c 'import os, pty, select, signal, sys
+woken, wake = os.pipe()
+os.set_blocking(wake, False)
+signal.signal(signal.SIGCHLD, lambda *_: None)
+signal.set_wakeup_fd(wake)
+shell, top = pty.fork()
+if not shell:
+    os.execv("/bin/sh", ["/bin/sh", "-c", sys.argv[1]])
+os.set_blocking(top, False)
+keys, status, left = b"", None, 1 << 20
+try:
+    while left > 0:
+        heard = [top] if status is not None else [top, woken] if keys else [top, woken, 0]
+        ready, room, _ = select.select(
+            heard, [top] if keys else [], [], None if status is None else 0.1)
+        if 0 in ready:
+            keys = os.read(0, 4096)
+        if room:
+            keys = keys[os.write(top, keys):]
+        if top in ready:
+            data = os.read(top, 65536)
+            left -= len(data) if status is not None else 0
+            while data:
+                data = data[os.write(1, data):]
+        elif status is not None:
+            break
+        if woken in ready:
+            os.read(woken, 64)
+            gone, told = os.waitpid(shell, os.WNOHANG)
+            if gone:
+                keys, status = b"", told
+except OSError:
+    pass
+os.close(top)
+if status is None:
+    status = os.waitpid(shell, 0)[1]
+code = os.waitstatus_to_exitcode(status)
 if code < 0:
     open("signalled", "w").write(str(-code))
 sys.exit(code & 255)' "$hf_words"
@@ -98,10 +138,13 @@ op_hold() {
   else
     (
       (terminal "$hf_kind") <&3 2>&1 3<&-
-      ended $?
+      ended "$(code_of "$?")"
     ) | pump_side 3<&-
   fi
 }
+
+# code_of CODE: how the shell ended, where it is written down; else what its terminal told
+code_of() { if [ -e code ]; then cat code; else echo "$1"; fi; }
 
 # in_tmux: tmux has the terminal; what its pane prints comes by a FIFO, keys go in chunks
 in_tmux() {
@@ -109,14 +152,20 @@ in_tmux() {
   # a server of its own: what one sets up there is nobody else's
   hf_tmux=holdfast-$hf_id-$$
   echo "$hf_tmux" >tmux
-  tmux -L "$hf_tmux" -f /dev/null start-server \; set -g status off \; \
-    new-session -d -s "$hf_id" -x "$hf_cols" -y "$hf_rows" \
-    "exec /bin/sh '$hf_file' pane $hf_id" 3<&- || exit 70
+  # its server hands its umask on
+  (umask "$hf_umask" && exec tmux -L "$hf_tmux" -f /dev/null start-server \; \
+    set -g status off \; new-session -d -s "$hf_id" -x "$hf_cols" -y "$hf_rows" \
+    "exec /bin/sh '$hf_file' pane $hf_id") 3<&- || exit 70
   tmux -L "$hf_tmux" pipe-pane -t "=$hf_id:" "exec cat >'$PWD/pane'" 3<&- && : >go
+  # since 3.7 control characters are pasted as text, unless this is given; before that it
+  # is refused
+  hf_raw=
+  tmux -L "$hf_tmux" list-commands 3<&- | grep -q '^paste-buffer .*\[-[a-zA-Z]*S' && hf_raw=-S
   while :; do
     dd bs=4096 count=1 <&3 >chunk 2>/dev/null
     tmux -L "$hf_tmux" load-buffer -b "b$hf_id" chunk 3<&- || break
-    tmux -L "$hf_tmux" paste-buffer -r -d -b "b$hf_id" -t "=$hf_id:" 3<&- || break
+    # shellcheck disable=SC2086 # an option, or none
+    tmux -L "$hf_tmux" paste-buffer $hf_raw -r -d -b "b$hf_id" -t "=$hf_id:" 3<&- || break
   done &
   (
     cat pane
@@ -140,7 +189,7 @@ no_tmux() {
 op_pane() {
   cd "$hf_room/$1" || exit 69
   await 10 test -e go || exit 70
-  /bin/sh "$hf_file" run "$1"
+  (umask "$hf_umask" && exec /bin/sh "$hf_file" run "$1")
   echo "$?" >code
   # what it printed last is on its way
   nap 0.2
@@ -214,15 +263,18 @@ begin() {
   mkfifo in live || return 1
   : >out
   hf_full=disk
-  boot_id >boot && echo "$1" >kind && saw . && printf '%s\n' "$hf_meta" >meta &&
+  identity >machine || :
+  boot_id >boot && node_name >node && echo "$1" >kind && saw . && printf '%s\n' "$hf_meta" >meta &&
     printf '%s\n' "$hf_plan" >plan &&
     printf 'hf_nonce=%s hf_cap=%s hf_patience=%s hf_cols=%s hf_rows=%s\n' \
       "$hf_nonce" "$hf_cap" "$hf_patience" "$hf_cols" "$hf_rows" >secret || return 1
   hf_full=
   (unset hf_plan && launch /bin/sh "$hf_file" hold "$hf_id" "$1")
-  hf_rounds=200
+  # as long as a busy host may take, and no longer than its holder lives
+  hf_rounds=400
   while [ ! -s shpid ] || [ ! -s pump ]; do
     [ ! -s rc ] && [ ! -s refused ] && [ "$hf_rounds" -gt 0 ] || return 1
+    [ ! -s pid ] || living pid || return 1
     nap 0.025
     hf_rounds=$((hf_rounds - 1))
   done

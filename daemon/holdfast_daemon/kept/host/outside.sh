@@ -10,7 +10,7 @@ op_list() {
   reap "${1:-0}"
   for hf_dir in "$hf_room"/*/; do
     if [ -e "$hf_dir/kind" ]; then
-      (cd "$hf_dir" && tell)
+      (cd "$hf_dir" && here && tell)
     elif older "$hf_dir" 1; then
       # who made it has gone, or only took its name
       hf_dir=${hf_dir%/}
@@ -28,11 +28,12 @@ op_end() {
   enter "$1"
   state
   if [ "$hf_state" = running ]; then
-    if [ "$2" = 1 ]; then
+    hf_shell=$(number shpid)
+    # before it has a shell there is nobody to hang up on; and 0 is us
+    if [ "$2" = 1 ] || [ "$hf_shell" = 0 ]; then
       finish
     else
       # as a terminal that is hung up does
-      hf_shell=$(number shpid)
       hf_group=$(stat_of "$hf_shell" 6 || ps -o tpgid= -p "$hf_shell" | tr -d ' ')
       case $hf_group in '' | *[!0-9]* | 0) ;; *) kill -s HUP -- "-$hf_group" 2>/dev/null ;; esac
       kill -s HUP "$hf_shell" 2>/dev/null
@@ -65,6 +66,8 @@ op_signal() {
     exit 0
   fi
   hf_shell=$(number shpid)
+  # before it has a shell; and in a container session 0 is everybody who came from outside
+  [ "$hf_shell" != 0 ] || { echo "sent=nothing" && tell && exit 0; }
   hf_group=$(stat_of "$hf_shell" 6 || ps -o tpgid= -p "$hf_shell" | tr -d ' ')
   case $hf_group in
   '' | *[!0-9]* | 0)
@@ -109,14 +112,15 @@ op_ack() {
 }
 
 op_wipe() {
-  if cd "$hf_room/$1" 2>/dev/null; then forget; fi
+  if cd "$hf_room/$1" 2>/dev/null; then stay && forget; fi
   tidy
   echo state=none
 }
 
 # attach ID NONCE OFFSET INPUT: a header, then bytes from there on; stdin to the shell
 op_attach() {
-  cd "$hf_room/$1" 2>/dev/null && [ -e kind ] || exit 66
+  known "$1"
+  stay
   saw .
   state
   enrol out
@@ -125,6 +129,10 @@ op_attach() {
   if ! living pump; then
     # it may have gone since we looked
     state
+    if [ "$hf_state" = running ]; then
+      rm -f "out.readers/$$"
+      exit 75
+    fi
     # nothing will come any more; and what is lost had no end of its own
     hf_behind=0
     [ "$hf_state" != lost ] || [ ! -s rc ] || behind
@@ -135,7 +143,8 @@ op_attach() {
     echo "holdfast:$hf_why" >&2
     exit 70
   fi
-  trap 'rm -f "out.readers/$$"' 0
+  # it was looked at until now
+  trap 'saw .; rm -f "out.readers/$$"' 0
   hf_tail='' hf_keys='' hf_watch=''
   # said to nobody: one word to a link that is gone would end us before the rest
   # shellcheck disable=SC2086

@@ -43,7 +43,14 @@ reach() {
 
 # reads_here PID: it is a reader of ours, and no other process that got its number
 reads_here() {
-  [ ! -e /proc/self/cwd ] || [ "$(readlink "/proc/$1/cwd" 2>/dev/null)" = "$(pwd -P)" ]
+  if [ -e /proc/self/cwd ]; then
+    [ "$(readlink "/proc/$1/cwd" 2>/dev/null)" = "$(pwd -P)" ]
+    return
+  fi
+  case $(ps -ww -o args= -p "$1" 2>/dev/null) in
+  *holdfast* | 'tail -c +'*' -f '*) ;;
+  *) return 1 ;;
+  esac
 }
 
 # beyond READER FILE POSITION: one of its processes reads FILE, and is that far at least
@@ -157,7 +164,7 @@ pump() {
     [ -z "$hf_hole" ] || { printf '%s' "$hf_hole" >>"$1"; } 2>/dev/null && hf_hole=
     if ! hf_said=$(LC_ALL=C dd bs=65536 count="$hf_blocks" 2>&1 >>"$1" 9>&-); then
       # a full disk, most likely: what dd had read is gone, and that is said
-      : >"$1.holed"
+      true >"$1.holed"
       write "$1.fault" "bytes were lost: $(echo "$hf_said" | head -n 1)"
       hf_hole='
 [holdfast: some output was lost here: the disk was full]

@@ -13,8 +13,17 @@ refuse() {
 
 # known ID: into its directory
 known() {
-  cd "$hf_room/$1" 2>/dev/null || refuse 66 none
-  [ -e kind ] || refuse 66 none
+  cd "$hf_room/$1" 2>/dev/null && [ -e kind ] && return
+  # these words may have been brought here for this
+  [ "$hf_op" = 'type' ] || tidy
+  refuse 66 none
+}
+
+# near: most likely it is on this machine; `here` makes sure of it
+near() {
+  [ -s node ] && [ -r /proc/sys/kernel/hostname ] || return 0
+  read -r hf_kept <node && read -r hf_node </proc/sys/kernel/hostname
+  [ "$hf_kept" = "$hf_node" ]
 }
 
 # claim FILE: true for the first who does
@@ -79,7 +88,7 @@ op_type() {
   [ "$hf_now" = 0 ] || [ -e "r/$hf_now/done" ] || [ ! -d "r/$hf_now" ] || refuse 76 busy
   # what has to be waited for needs more than was read by now
   hf_told=
-  if [ -e "$hf_run/set" ] && idle; then tell_it "$@"; fi
+  if [ -e "$hf_run/set" ] && near && idle; then tell_it "$@"; fi
 }
 
 # clear HALF: what there is to type before a line, so that nobody's Enter is ours. HALF is
@@ -157,10 +166,44 @@ saw() { write "$1/seen" "$(date +%s)"; }
 boot_id() {
   if [ -r /proc/sys/kernel/random/boot_id ]; then
     cat /proc/sys/kernel/random/boot_id
+    return
+  fi
+  # of macOS, where the time it booted at is set anew with its clock
+  hf_boot=$(sysctl -n kern.bootsessionuuid 2>/dev/null)
+  if [ -n "$hf_boot" ]; then
+    echo "$hf_boot"
   else
     sysctl -n kern.boottime 2>/dev/null | tr -d ' ' | sed 's/^{sec=\([0-9]*\).*/\1/'
   fi
 }
+
+# node_name: the machine's name, where it has one
+node_name() { { cat /proc/sys/kernel/hostname || uname -n || :; } 2>/dev/null; }
+
+# identity: what this machine has under any name, and no other one, or false. Nodes without
+# a disk may share a machine-id, and docker gives containers everywhere the same addresses.
+identity() {
+  if [ -s /etc/machine-id ]; then
+    cat /etc/machine-id &&
+      cat /sys/class/net/e*/address | grep -v -e '^02:42:' -e '^00:00:00:00:00:00'
+  else
+    ioreg -rd1 -c IOPlatformExpertDevice | grep IOPlatformUUID
+  fi
+} 2>/dev/null
+
+# here: where we are is kept on this machine, and not on another one that has the same
+# home directory
+here() {
+  [ -s node ] || return 0
+  read -r hf_kept <node
+  hf_node=$(node_name)
+  # a machine may be renamed while it runs, or as it is restarted
+  [ "$hf_kept" = "$hf_node" ] || [ "$(cat boot 2>/dev/null)" = "$(boot_id)" ] ||
+    { [ -s machine ] && hf_machine=$(identity) && [ "$(cat machine)" = "$hf_machine" ]; }
+}
+
+# stay: go no further where it is not
+stay() { here || refuse 81 "elsewhere $hf_kept $hf_node"; }
 
 # stat_of PID N: the Nth word of what the kernel says of it after its name; see proc(5)
 stat_of() {
@@ -174,7 +217,10 @@ stat_of() {
 }
 
 # birth PID: something that another process of the same number would not have
-birth() { stat_of "$1" 20 2>/dev/null || ps -o lstart= -p "$1" 2>/dev/null | tr -d ' '; }
+birth() {
+  # the same in whatever time zone and language it is asked for
+  stat_of "$1" 20 2>/dev/null || TZ=UTC0 LC_ALL=C ps -o lstart= -p "$1" 2>/dev/null | tr -d ' '
+}
 
 # living FILE: the process noted there is still the same one; sets hf_pid
 living() {
@@ -206,6 +252,9 @@ state() {
   elif [ -s rc ]; then
     # it ended between the two looks
     state
+  elif [ ! -e pump ] && ! older . 1; then
+    # it is being started
+    hf_state=running
   else
     hf_state=lost hf_why=killed
   fi
@@ -305,6 +354,6 @@ hands_on() {
 }
 
 if [ "$hf_op" = type ]; then
-  [ -n "$hf_told" ] || { its_turn && tell_it "$@"; }
+  [ -n "$hf_told" ] || { stay && its_turn && tell_it "$@"; }
   attend
 fi

@@ -8,7 +8,7 @@
 #   N/: x (the command)  n (its nonce)  fo fe (FIFO)  o e (logs, see pump.sh)
 #       typed (it was told, or never will be: then with never, as the answer that says
 #       so may be lost)  done (its trailer was written)
-#       came, begun (the shell has come to it)  off (it is not to begin it any more)
+#       came (which process has come to it)  begun  off (it is not to begin it any more)
 
 # fill TEXT: with each @ as the directory r, quoted
 fill() {
@@ -25,10 +25,14 @@ fill() {
 
 # ---------------------------------------------------------------- slots
 
+# mark FILE OTHER: have FILE be there, where a disk takes no more files in place of OTHER.
+# True, as a failure of : would end the shell.
+mark() { true 2>/dev/null >"$1" || mv -f "$2" "$1"; }
+
 # drain DIRECTORY STREAM: keep what comes by stdin, its FIFO, to its end
 drain() {
   pump "$1/$2" "$hf_cap" "$hf_patience" "$1"
-  : >"$1/$2.over"
+  mark "$1/$2.over" "$1/f$2"
   clear_away "$1"
 }
 
@@ -44,7 +48,7 @@ slot() {
   exec 4<&- 5<&-
   mkdir -p "$1/o.readers" "$1/e.readers" && mkfifo "$1/fo" "$1/fe" || return 1
   # and x and n, as some disks take their time over a new file
-  for hf_end in o e x n; do : >"$1/$hf_end"; done
+  for hf_end in o e x n; do true >"$1/$hf_end" || return 1; done
   # somebody will be there soon; without a process for it
   read -r hf_seen <seen
   echo "$hf_seen" >"$1/seen"
@@ -55,7 +59,7 @@ slot() {
     (exec <&8 4<&- 5<&- 7<&- 8<&- && drain "$1" "$hf_end") &
   done
   exec 8<&-
-  : >"$1/set"
+  true >"$1/set"
 }
 
 # slots ID CAP PATIENCE: keeps a slot ahead; told what to do by r/next
@@ -63,6 +67,8 @@ op_slots() {
   cd "$hf_room/$1" || exit 69
   hf_cap=$2 hf_patience=$3
   umask 077
+  # bash and ksh give up a read after so long, and this one waits for days
+  unset TMOUT
   note slots "$$"
   exec 7<>r/next
   hf_n=0
@@ -72,7 +78,7 @@ op_slots() {
     end) break ;;
     drop*)
       [ -d "r/${hf_word#drop}" ] || continue
-      : >"r/${hf_word#drop}/dropped"
+      mark "r/${hf_word#drop}/dropped" "r/${hf_word#drop}/x"
       clear_away "r/${hf_word#drop}"
       ;;
     *)
@@ -80,7 +86,7 @@ op_slots() {
       hf_n=$hf_word
       [ -d "r/$hf_n" ] || slot "r/$hf_n"
       hf_saved=env.$(((hf_n + 1) % 2))
-      [ "$(size_of "$hf_saved")" -le "$hf_env_bytes" ] || : >"$hf_saved"
+      [ "$(size_of "$hf_saved")" -le "$hf_env_bytes" ] || true >"$hf_saved"
       ;;
     esac
   done
@@ -93,9 +99,13 @@ runs_ended() {
   hf_n=$(number r/now)
   if [ "$hf_n" -gt 0 ] && [ ! -e "r/$hf_n/done" ] && [ -e "r/$hf_n/n" ]; then
     read -r hf_run <"r/$hf_n/n"
-    : >"r/$hf_n/done"
-    printf '\036%s:%s::%s\036\n' "$hf_run" "$1" "$hf_run" 1<>"r/$hf_n/fo"
-    printf '\036%s:%s::%s\036\n' "$hf_run" "$1" "$hf_run" 1<>"r/$hf_n/fe"
+    true >"r/$hf_n/done"
+    hf_how=$1
+    hf_came=$(number "r/$hf_n/came")
+    # how another shell ended that it was told to, as one begun within, is not known
+    [ "$hf_came" = 0 ] || [ "$hf_came" = "$(number shpid)" ] || hf_how='lost unknown'
+    printf '\036%s:%s::%s\036\n' "$hf_run" "$hf_how" "$hf_run" 1<>"r/$hf_n/fo"
+    printf '\036%s:%s::%s\036\n' "$hf_run" "$hf_how" "$hf_run" 1<>"r/$hf_n/fe"
     case $1 in signal* | 'exit 129' | 'exit 137' | 'exit 143') hang_up ;; esac
   fi
   echo end 1<>r/next
@@ -133,6 +143,7 @@ prepare() {
 # prime ID SECONDS HALF CAP PATIENCE INIT COMMAND TRAILER
 op_prime() {
   known "$1"
+  stay
   usable
   hf_seconds=$2
   shift 2
@@ -141,10 +152,16 @@ op_prime() {
   echo ready
 }
 
+# up_since: the host did not go down since this was made. What was written before it did
+# may never have come to its disk, and says nothing where it is not there.
+up_since() { [ "$(cat boot 2>/dev/null)" = "$(boot_id)" ]; }
+
 # follow ID NUMBER HEADER OFFSET OFFSET: where it was left
 op_follow() {
   known "$1"
+  stay
   hf_n=$2 hf_run=r/$2
+  [ -e "$hf_run/typed" ] || up_since || refuse 70 restarted
   if [ ! -d "$hf_run" ]; then
     # it was, and is forgotten
     [ "$(number r/now)" -lt "$2" ] || refuse 66 none
@@ -176,7 +193,8 @@ op_follow() {
 
 # settle ID NUMBER SECONDS: a shell that was interrupted tells how it ended
 op_settle() {
-  cd "$hf_room/$1" 2>/dev/null || refuse 66 none
+  known "$1"
+  stay
   # most have done so by themselves
   # shellcheck disable=SC2034
   for hf_round in 1 2 3 4 5 6; do
@@ -207,9 +225,11 @@ group_of() { stat_of "$1" 3 || ps -o pgid= -p "$1" | tr -d ' '; }
 # was typed before, as behind an open quote, it never will
 op_unread() {
   known "$1"
+  stay
   hf_run=r/$2
+  # for a second: a busy host brings it what was typed late
   # shellcheck disable=SC2034
-  for hf_round in 1 2 3; do
+  for hf_round in 1 2 3 4 5 6 7 8 9 10; do
     if [ -e "$hf_run/came" ] || [ -e "$hf_run/done" ] || [ ! -d "$hf_run" ]; then
       echo seen
       exit 0
@@ -295,10 +315,11 @@ op_job() {
   if [ "$(($(wc -c <all)))" -ne $(($9 + ${10} + ${11})) ]; then
     give_back "$1" cut
   fi
+  identity >machine || :
   {
     head -c "$9" all >script && tail -c "+$(($9 + 1))" all | head -c "${10}" >settings &&
       tail -c "+$(($9 + ${10} + 1))" all >stdin && rm -f all &&
-      printf '%s\n' "$5" >meta && boot_id >boot && : >out && mkdir r &&
+      printf '%s\n' "$5" >meta && boot_id >boot && node_name >node && : >out && mkdir r &&
       echo 1 >r/now && echo job >kind
   } || give_back "$1" disk
   (launch /bin/sh "$hf_file" jobhold "$1" "$2" "$3" "$4" "$6" "$7" "$8")
@@ -339,17 +360,21 @@ op_jobhold() {
     into "$5" || exit 126
     if [ -n "$6" ]; then eval "set -- $6"; else set -- "${SHELL:-/bin/sh}"; fi
     set -- "$@" -c "$(cat "$hf_here/script")"
-    # a session of its own, where one can be had, so that all of it can be ended
-    ! have setsid || set -- setsid "$@"
     hf_settings=$(cat "$hf_here/settings")
     rm -f "$hf_here/settings"
+    # by the PATH it is found by here: the one that is set may not lead there
+    case $hf_settings in
+    *PATH=*) hf_program=$(command -v -- "$1") && shift && set -- "$hf_program" "$@" ;;
+    esac
+    # a session of its own, where one can be had, so that all of it can be ended
+    ! hf_setsid=$(command -v setsid) || set -- "$hf_setsid" "$@"
     eval "$hf_settings"
     exec "$@"
   ) <stdin >r/1/fo 2>r/1/fe 4<&- 5<&-
   hf_code=$?
   hf_how='exit'
   [ ! -e late ] || hf_how=late
-  : >r/1/done
+  true >r/1/done
   printf '\036%s:%s %s::%s\036\n' "$hf_nonce" "$hf_how" "$hf_code" "$hf_nonce" >&4
   printf '\036%s:%s %s::%s\036\n' "$hf_nonce" "$hf_how" "$hf_code" "$hf_nonce" >&5
   exec 4<&- 5<&-
@@ -402,6 +427,8 @@ op_ever() {
     exit 0
   fi
   cd "$hf_room/$1" || exit 73
+  stay
+  [ ! -e boot ] || up_since || { echo begun && exit 0; }
   await 10 test -e r/1/typed
   if mkdir -p r/1 && claim r/1/typed; then : >r/1/never; fi
   if [ -e r/1/never ]; then echo never; else echo begun; fi

@@ -31,11 +31,24 @@ members() {
   fi
 }
 
+# ended_at_logout: logind ends what a login leaves behind, but for what the user's own
+# manager has: logind.conf(5), KillUserProcesses
+ended_at_logout() {
+  [ -d /run/systemd/system ] && have busctl && have systemd-run || return 1
+  hf_logind=org.freedesktop.login1
+  hf_kills=$(busctl --timeout=2 get-property "$hf_logind" /org/freedesktop/login1 \
+    "$hf_logind.Manager" KillUserProcesses 2>/dev/null)
+  [ "$hf_kills" = 'b true' ] && hf_user=$(id -u) || return 1
+  export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$hf_user}"
+  systemd-run --user --scope --quiet true 2>/dev/null
+}
+
 # launch WORD...: away from this connection, in a session of its own, with the signals
 # and the umask as a login has them: sh starts a plain `&` with SIGINT ignored for ever
 # after.
 launch() {
   umask "$hf_umask"
+  if ended_at_logout; then set -- systemd-run --user --scope --quiet "$@"; fi
   if setsid -f true 2>/dev/null; then
     setsid -f "$@" </dev/null >/dev/null 2>&1
   elif perl -e 1 2>/dev/null; then
@@ -67,7 +80,8 @@ ours() {
 
 # enter ID: into its directory, or say that there is none
 enter() {
-  cd "$hf_room/$1" 2>/dev/null && [ -e kind ] && return 0
+  cd "$hf_room/$1" 2>/dev/null && [ -e kind ] && stay && return 0
+  tidy
   echo state=none
   exit 0
 }
@@ -161,18 +175,27 @@ forget() {
   await 2 rm -rf "$hf_gone" 2>/dev/null
 }
 
+# bare: nothing is kept
+bare() {
+  for hf_dir in "$hf_room"/*/; do [ -d "$hf_dir" ] && return 1; done
+  return 0
+}
+
 # tidy: where nothing is kept, nothing of ours is left
 tidy() {
   cd / || return
-  mkdir "$hf_room.tidying" 2>/dev/null || return
-  hf_empty=1
-  for hf_dir in "$hf_room"/*/; do [ -d "$hf_dir" ] && hf_empty=; done
-  if [ -n "$hf_empty" ]; then
-    rm -f "$hf_room"/holder-*.sh
-    rmdir "$hf_room" 2>/dev/null
-  fi
-  rmdir "$hf_room.tidying"
-  [ -z "$hf_empty" ] || rmdir "${hf_room%/*}" 2>/dev/null
+  # who forgot something while another had the lock left this to that one
+  while bare && mkdir "$hf_room.tidying" 2>/dev/null; do
+    hf_empty=
+    if bare; then
+      hf_empty=1
+      rm -f "$hf_room"/holder-*.sh
+      rmdir "$hf_room" 2>/dev/null
+    fi
+    rmdir "$hf_room.tidying"
+    [ -z "$hf_empty" ] || break
+  done
+  [ -d "$hf_room" ] || rmdir "${hf_room%/*}" 2>/dev/null
 }
 
 # settle_in ID: make its directory, which nobody tidies away from then on
@@ -213,8 +236,14 @@ reap() {
     [ "$(seen_for "$hf_dir")" -ge "$hf_least" ] || continue
     (
       cd "$hf_dir" || exit
-      for hf_reader in ./*.readers/*; do
+      # of another machine it can't be known; but those are few, and may be gone
+      here || [ "$(seen_for .)" -ge $((hf_least * 8)) ] || exit
+      for hf_reader in ./*.readers/* ./r/*/*.readers/*; do
         [ -e "$hf_reader" ] && kill -s 0 "${hf_reader##*/}" 2>/dev/null && exit
+      done
+      # who follows a command says so there
+      for hf_run in ./r/*/; do
+        [ ! -s "$hf_run/seen" ] || [ "$(seen_for "$hf_run")" -ge "$hf_least" ] || exit
       done
       forget
     )
