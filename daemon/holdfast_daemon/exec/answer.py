@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from holdfast_daemon.errors import DaemonError
 from holdfast_daemon.output.grep import grep
 from holdfast_daemon.output.text import clean
 from holdfast_daemon.output.window import share, window
@@ -15,11 +16,14 @@ from holdfast_daemon.streams import Stream
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from holdfast_daemon.exec.job import Job
     from holdfast_daemon.output.spool import Slice, Spool
     from holdfast_daemon.output.window import Window
 
 # Escapes and progress bars vanish in cleaning, so more is read than can be shown.
 _READ_FACTOR = 2
+# A character takes up to four bytes.
+_CHARACTER_BYTES = 4
 # Cleaning goes at about 25 MB/s where it is slow: so much takes a millisecond.
 _INLINE_BYTES = 24 * 1024
 
@@ -49,6 +53,18 @@ class Answer:
 def count_lines(*texts: str) -> int:
     """Return the number of lines, a last one without a newline included."""
     return sum(t.count("\n") + (not t.endswith("\n")) for t in texts if t)
+
+
+async def of_job(job: Job, budget: int) -> Answer:
+    """Return what to show; what ran has run, whatever becomes of its output."""
+    try:
+        return await overview(job.spool, budget, job.id)
+    except DaemonError as error:
+        job.add_note(
+            f"its output could not be read just now ({error.message}):"
+            f" ssh_job_read job_id={job.id} reads it"
+        )
+        return Answer("", "", True, 0, 0)
 
 
 async def overview(spool: Spool, budget: int, job_id: str) -> Answer:
@@ -182,11 +198,35 @@ async def last_lines(
     wanted = [stream] if stream else [s for s in Stream if spool.bytes_of(s)]
     truncated = False
     for one in wanted:
-        data = await spool.tail_lines(one, count, budget // len(wanted))
-        texts[one] = await _apart(len(data), clean, data)
-        truncated = truncated or len(data) < spool.bytes_of(one)
+        room = budget // len(wanted)
+        most = room * _CHARACTER_BYTES
+        data = await spool.tail_lines(one, count, most)
+        text = await _apart(
+            len(data), clean, _begun(data) if len(data) == most else data
+        )
+        texts[one] = _last(text, room)
+        shorter = len(texts[one]) < len(text)
+        truncated = truncated or shorter or len(data) < spool.bytes_of(one)
     out, err = texts[Stream.OUT], texts[Stream.ERR]
     return Answer(out, err, truncated, count_lines(out, err), spool.end)
+
+
+def _begun(data: bytes) -> bytes:
+    """Return `data` without the end of a character that began before it."""
+    for at, byte in enumerate(data[:_CHARACTER_BYTES]):
+        if byte & 0xC0 != 0x80:  # noqa: PLR2004  not a continuation
+            return data[at:]
+    return data
+
+
+def _last(text: str, room: int) -> str:
+    """Return the last lines of `text` that fit; a part of one if it is the only one."""
+    start = len(text) - room
+    if start <= 0:
+        return text
+    # from where a line begins, unless there is but a part of one
+    whole = text.find("\n", start - 1) + 1
+    return text[whole if 0 < whole < len(text) else start :]
 
 
 async def matching(

@@ -11,6 +11,7 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from holdfast_daemon import shape
 from holdfast_daemon.exec.claim import Claim
 from holdfast_daemon.exec.job import Job, Status
 from holdfast_daemon.exec.kept import Kept
@@ -146,7 +147,7 @@ class Archive:
         for path, row in rows:
             try:
                 job = await self._revive(path, row)
-            except (KeyError, TypeError, ValueError) as error:
+            except (OSError, TypeError, ValueError) as error:
                 _log.warning("job record %s is damaged: %s", path, error)
                 continue
             jobs.append(job)
@@ -154,6 +155,9 @@ class Archive:
         return jobs
 
     async def _revive(self, path: Path, row: dict[str, Any]) -> Job:
+        _SHAPE("it", row)
+        if row["id"] != path.name:
+            raise ValueError("it is another's")
         spool = await asyncio.to_thread(
             Spool.recover,
             path,
@@ -199,10 +203,38 @@ class Archive:
         job.finished = begun + float(row["duration"])
         if status is Status.RUNNING:
             job.status, job.lost = Status.LOST, _FORGOTTEN
+            # its record is of its start, and nobody knows better than now
+            job.finished = self._clock.monotonic()
             job.add_note(_FORGOTTEN)
             self.note(job)
         job.ended.set()
         return job
+
+
+_SHAPE = shape.fields(
+    {
+        "id": shape.text,
+        "command": shape.text,
+        "target": shape.text,
+        "address": shape.text,
+        "client": shape.text,
+        "started": shape.text,
+        "status": shape.text,
+        "exit_code": shape.maybe(shape.number),
+        "signal": shape.maybe(shape.text),
+        "lost": shape.text,
+        "note": shape.text,
+        "duration": shape.amount,
+    },
+    {
+        "session": shape.text,
+        "instance": shape.text,
+        "timeout": shape.amount,
+        "claim": shape.maybe(shape.table(shape.text)),
+        "kept": shape.maybe(shape.mapping),
+        "onward": shape.maybe(shape.mapping),
+    },
+)
 
 
 def _write_all(rows: list[tuple[Path, dict[str, Any]]]) -> dict[str, str]:
@@ -237,7 +269,10 @@ def _private(path: Path) -> BinaryIO:
 
 
 def _read_all(directory: Path, keep: float) -> list[tuple[Path, dict[str, Any]]]:
-    """Read all records; a directory without a good one goes once it is old."""
+    """Read all records; a directory without one, or with a torn one, goes once old.
+
+    What only can't be read now may be read by the next daemon.
+    """
     rows: list[tuple[Path, dict[str, Any]]] = []
     if not directory.is_dir():
         return rows
@@ -246,9 +281,19 @@ def _read_all(directory: Path, keep: float) -> list[tuple[Path, dict[str, Any]]]
             row = json.loads((path / _RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             _log.warning("job record in %s can't be read: %s", path, error)
-            if time.time() - path.stat().st_mtime > keep:
+            lacking = isinstance(error, FileNotFoundError | ValueError)
+            if lacking and _age(path) > keep:
                 shutil.rmtree(path, ignore_errors=True)
             continue
         if isinstance(row, dict):
             rows.append((path, row))
     return rows
+
+
+def _age(path: Path) -> float:
+    """Return the seconds since it was changed; 0: nobody can say."""
+    try:
+        # of a link that leads nowhere too
+        return time.time() - path.lstat().st_mtime
+    except OSError:
+        return 0.0

@@ -46,6 +46,7 @@ def claim(owner: str, request_id: str, request: ExecRequest, host: Host) -> Clai
         repr(request.timeout),
         repr(host.endpoint),
         *(["sudo"] if request.sudo else []),
+        *(["durable"] if request.durable else []),
     ):
         told.update(hashlib.sha256(part.encode()).digest())
     told.update(request.stdin or b"")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from holdfast_daemon import failpoint
 from holdfast_daemon.connection.channel import ChannelEnd
+from holdfast_daemon.connection.returning import Returning
 from holdfast_daemon.connection.state import Backoff
 from holdfast_daemon.errors import (
     DaemonError,
@@ -26,9 +27,11 @@ from holdfast_daemon.exec.following import Following
 from holdfast_daemon.exec.job import Status
 from holdfast_daemon.exec.kept import Kept
 from holdfast_daemon.exec.stop import ESCALATION
-from holdfast_daemon.kept.farewell import Farewell
+from holdfast_daemon.kept.farewell import Farewell, patience
 from holdfast_daemon.kept.keeper import Keeper
+from holdfast_daemon.kept.run_line import RunEnd
 from holdfast_daemon.kept.runs import Program, Runs, new_nonce
+from holdfast_daemon.unless import unless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
     from holdfast_daemon.exec.job import Job
     from holdfast_daemon.exec.request import ExecRequest
     from holdfast_daemon.exec.site import Site
-    from holdfast_daemon.kept.run_line import RunEnd
 
 _FIRST = 0.2
 _MOST = 30.0
@@ -45,6 +47,10 @@ _UNSURE = "its link was lost while it was begun: it is looked up on its host"
 _NOT_BEGUN = (
     "its host has not said yet that it began it; once it does, it is ended there"
 )
+_GIVEN_UP = (
+    "it was given up while its host was away, and is ended there once it is back"
+)
+_BY_KILL = "signal KILL alone ends it here at once, and there once its host is back"
 _NEVER = "the link was lost before its host began it; it never ran, and never will"
 
 
@@ -85,18 +91,26 @@ async def run(job: Job, site: Site) -> None:
     following = Following(runs, job, site)
     stopping = _Stop(job, site, following.nudge)
     job.interrupt = stopping.signal
-    try:
+
+    async def see_through() -> RunEnd:
         if job.kept is None:
             await _begin(job, site, runs)
         elif not job.kept.begun:
             await _settle(job, site, runs)
         stopping.may_go()
-        end = await following.until_end()
+        return await following.until_end()
+
+    try:
+        end = await unless(stopping.given_up, see_through())
+    except asyncio.CancelledError:
+        stopping.left()
+        raise
     finally:
         job.interrupt = None
         following.leave()
     stopping.over.set()
     failpoint.reach("exec.durable.ended")
+    end = end or RunEnd(lost=_GIVEN_UP)
     if end.late:
         job.verdict = job.verdict or Status.TIMED_OUT
     job.farewell = stopping.forget
@@ -151,16 +165,24 @@ async def _settle(job: Job, site: Site, runs: Runs) -> None:
 
     Raises:
         LinkError: It did not, and never will.
+        StateError: Its host can't tell.
     """
     backoff = Backoff(_FIRST, _MOST, random.random)
-    while True:
+    returning = Returning(site.pool, site.host, site.limits)
+    begun: bool | None = None
+    while begun is None:
         try:
-            begun = await runs.ever(job.id)
-        except LinkError:
+            if await returning.may():
+                begun = await runs.ever(job.id)
+        except DaemonError as error:
+            if error.reason is Reason.NOT_KEPT:
+                error.ran = Ran.UNKNOWN
+                raise
+            # What else is wrong, as a login that needs a person, says nothing of it.
+            await returning.met(error)
+        if begun is None:
             await site.pool.pauses.rest(backoff.failed())
-            continue
-        if begun:
-            break
+    if not begun:
         job.kept = None
         raise LinkError(Reason.CONNECTION_LOST, _NEVER, hint="Run it again.")
     _begun(job)
@@ -219,12 +241,17 @@ class _Stop:
         self._reached = reached
         self._pool = site.pool
         self._keeper = Keeper(site.pool, site.host, site.limits)
+        self._runs = Runs(site.pool, site.host, site.limits)
         self._grace = site.limits.stop_grace_seconds
+        self._limits = site.limits
         self._where = site.host.name
         self._begun = asyncio.Event()
         self._asked: asyncio.Task[str] | None = None
         self._wanted = False
+        # the signal on its way is one that need not end it
+        self._single = False
         self.over = asyncio.Event()
+        self.given_up = asyncio.Event()
 
     def may_go(self) -> None:
         """It is there now; who wanted it ended before that gets it."""
@@ -235,31 +262,36 @@ class _Stop:
     async def signal(self, names: Sequence[str]) -> str:
         """Send signals in turn until it has ended; return why it did not."""
         job = self._job
-        before = job.verdict
-        if set(names) & set(ESCALATION):
-            job.verdict = before or Status.CANCELLED
+        ends = bool(set(names) & set(ESCALATION))
+        if ends:
+            job.verdict = Status.CANCELLED
         try:
             async with asyncio.timeout(self._grace):
                 await self._begun.wait()
         except TimeoutError:
             self._wanted = True
-            return _NOT_BEGUN
+            return self._unreached(names, _NOT_BEGUN)
         async with job.stop_lock:
+            if ends:
+                # another signal may have come to nothing meanwhile
+                job.verdict = Status.CANCELLED
+            self._single = len(names) == 1
             for name in names:
                 if self.over.is_set():
                     break
                 try:
                     await self._keeper.signal(job.id, name)
                 except DaemonError as error:
-                    job.verdict = before
-                    return f"{name} did not reach it: {error.message}"
+                    job.verdict = None
+                    trouble = f"{name} did not reach it: {error.message}"
+                    return self._unreached(names, trouble, error.ran)
                 self._reached()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._grace):
                         await self.over.wait()
             if not self.over.is_set():
-                if len(names) == 1:
-                    job.verdict = before
+                if self._single:
+                    job.verdict = None
                 last = names[-1]
                 return f"it did not end on {last} and may still run on {self._where}"
             if len(names) > 1:
@@ -268,6 +300,21 @@ class _Stop:
                     await self._keeper.signal(job.id, "KILL")
         return ""
 
+    def _unreached(self, names: Sequence[str], trouble: str, sent: Ran = Ran.NO) -> str:
+        """Give it up where it was to be killed: its host may be gone for good."""
+        if sent is not Ran.NO or self._pool.connected(self._keeper.host.account):
+            return trouble
+        if tuple(names) != ("KILL",):
+            return f"{trouble}; {_BY_KILL}"
+        self._job.verdict = None
+        self.given_up.set()
+        return ""
+
+    def left(self) -> None:
+        """Note that the daemon goes: what a single signal does the next one tells."""
+        if self._single:
+            self._job.verdict = None
+
     async def forget(self) -> None:
         """Have its host keep nothing of it.
 
@@ -275,12 +322,20 @@ class _Stop:
             LinkError: It could not be told for long; the next daemon tells it.
         """
         failpoint.reach("exec.durable.forgotten")
-        farewell = Farewell(self._pool, self._keeper.host, self._wipe)
-        # nobody may be connected there any more, and need not be for this
-        farewell.rest()
-        if not await farewell.say(self._job.id):
+        given_up = self.given_up.is_set()
+        seconds = patience(self._limits, runs=given_up)
+        farewell = Farewell(self._pool, self._keeper.host, self._wipe, seconds)
+        if not given_up:
+            # nobody may be connected there any more, and need not be for this
+            farewell.rest()
+        with self._pool.farewells.due(farewell):
+            told = await farewell.say(self._job.id)
+        if not told:
             raise LinkError(Reason.CONNECTION_LOST, f"{self._where} was not told")
 
     async def _wipe(self) -> None:
         async with self._job.stop_lock:
+            if self._job.kept is not None and not self._job.kept.begun:
+                # what was asked for may be on its way still
+                await self._runs.ever(self._job.id)
             await self._keeper.wipe(self._job.id)

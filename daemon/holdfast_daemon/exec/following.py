@@ -6,8 +6,9 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
+from holdfast_daemon.connection.returning import Returning
 from holdfast_daemon.connection.state import Backoff
-from holdfast_daemon.errors import DaemonError, Reason
+from holdfast_daemon.errors import DaemonError
 from holdfast_daemon.streams import Stream
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Following:
         self._draining: asyncio.Task[None] | None = None
         self._recording: asyncio.Task[None] | None = None
         self._backoff = Backoff(_FIRST, _MOST, random.random)
+        self._returning = Returning(site.pool, site.host, site.limits)
         self._nudged = asyncio.Event()
         job.spool.patient = True
 
@@ -82,9 +84,6 @@ class Following:
         """Follow from `line` on, or from what the spool has; return how it ended.
 
         A lost link is no end of it: it is looked for again for as long as that takes.
-
-        Raises:
-            DaemonError: The host keeps nothing any more.
         """
         try:
             self._use(line)
@@ -110,6 +109,8 @@ class Following:
         if self._draining is not None:
             # a new line brings more before it can be paused
             await asyncio.wait({self._draining})
+        if not await self._returning.may():
+            return None
         try:
             line = await self._runs.follow(
                 kept.ident,
@@ -121,9 +122,10 @@ class Following:
                 saved=self.saved,
             )
         except DaemonError as error:
-            if error.reason is Reason.NOT_KEPT:
-                raise
+            # it says nothing of what is kept, nor does a full disk that takes no script
+            await self._returning.met(error)
             return None
+        self._returning.free()
         self._use(line)
         loop = asyncio.get_running_loop()
         since = loop.time()
@@ -134,17 +136,19 @@ class Following:
 
     def nudge(self) -> None:
         """Look for the host again now, where that waits: it is known to be back."""
+        self._returning.free()
         self._nudged.set()
 
     async def _wait(self) -> None:
         await self._site.pool.pauses.rest(self._backoff.failed(), self._nudged)
 
-    def forget(self) -> bool:
+    async def forget(self) -> bool:
         """Have the host forget its output: its end is known, and all is on disk.
 
         False where the line is gone that could tell it so.
         """
-        return self._line is not None and self._line.forget()
+        line = self._line
+        return line is not None and line.forget() and await line.heeded()
 
     def leave(self) -> None:
         """Look on no more; the command goes on."""

@@ -81,6 +81,7 @@ class Job:
         ended: Set when the outcome is known or known to be lost, and when this daemon
             leaves a kept one, which then runs still.
         cursors: How far each client instance has read.
+        looked: How much there was when it last looked at a part.
     """
 
     id: JobId
@@ -124,6 +125,7 @@ class Job:
     claim: Claim | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     cursors: dict[str, int] = field(default_factory=dict[str, int])
+    looked: dict[str, int] = field(default_factory=dict[str, int])
 
     def sent(self) -> None:
         """The host has it: from now on it may run."""
@@ -164,10 +166,11 @@ class Job:
 
     def move_cursor(self, reader: str, offset: int) -> None:
         """Note how far `reader` has read; the one that read longest ago is dropped."""
-        self.cursors.pop(reader, None)
-        self.cursors[reader] = offset
-        if len(self.cursors) > _CURSORS:
-            del self.cursors[next(iter(self.cursors))]
+        _note(self.cursors, reader, offset)
+
+    def note_look(self, reader: str) -> None:
+        """Remember that somebody saw what there is now, or passed it over."""
+        _note(self.looked, reader, self.spool.end)
 
     def settle(self, end: ChannelEnd) -> None:
         """Take the outcome that the channel reported. Absence of a code is never 0."""
@@ -211,3 +214,10 @@ class Job:
 def _signed(code: int | None) -> int | None:
     """Return an exit code as the host itself shows it: Windows has negative ones."""
     return code if code is None or code < _SIGN else code - 2 * _SIGN
+
+
+def _note(places: dict[str, int], reader: str, offset: int) -> None:
+    places.pop(reader, None)
+    places[reader] = offset
+    if len(places) > _CURSORS:
+        del places[next(iter(places))]

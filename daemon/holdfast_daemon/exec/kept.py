@@ -5,12 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
+from holdfast_daemon import shape
 from holdfast_daemon.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from holdfast_daemon.output.spool import Spool
+
+SHAPE = shape.fields(
+    {
+        "nonce": shape.text,
+        "ident": shape.text,
+        "number": shape.count,
+        "principal": shape.text,
+        "begun": shape.flag,
+        "gaps": shape.several(shape.several(shape.count)),
+    },
+    {},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +91,9 @@ class Kept:
         """Return what `record` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: It is damaged.
+            TypeError, ValueError: It is damaged.
         """
+        SHAPE("kept", row)
         gaps = tuple(Gap(Stream(name), at, size) for name, at, size in row["gaps"])
         return cls(
             row["nonce"],

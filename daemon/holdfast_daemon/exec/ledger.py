@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Ledger:
-    """The claims of the last minutes."""
+    """The claims of what runs, and of what ended in the last minutes."""
 
     def __init__(self) -> None:
         """Begin with no claims."""
@@ -38,15 +38,27 @@ class Ledger:
         return job
 
     def enter(self, asked: Claim, job: Job, at: float) -> None:
-        """Note that `job` was started by this call at `at` (monotonic)."""
+        """Note at `at` (monotonic) that `job` was started by this call."""
         job.claim = asked
         self._jobs[asked.owner, asked.request_id] = (job, asked, at)
 
     def forget(self, job: Job) -> None:
         """Drop the claim on a job of which nothing ran, or that is kept no longer."""
-        if job.claim is not None:
-            self._jobs.pop((job.claim.owner, job.claim.request_id), None)
+        if job.claim is None:
+            return
+        key = job.claim.owner, job.claim.request_id
+        found = self._jobs.get(key)
+        # After its time the id may have been used for another.
+        if found is not None and found[0] is job:
+            del self._jobs[key]
 
     def expire(self, before: float) -> None:
-        """Drop the claims made before `before` (monotonic)."""
-        self._jobs = {key: row for key, row in self._jobs.items() if row[2] >= before}
+        """Drop the claims noted before `before` on jobs that ended before it.
+
+        Who waits for one asks again as soon as it lost the daemon, however old it is.
+        """
+
+        def fresh(job: Job, at: float) -> bool:
+            return job.finished is None or max(at, job.finished) >= before
+
+        self._jobs = {k: row for k, row in self._jobs.items() if fresh(row[0], row[2])}

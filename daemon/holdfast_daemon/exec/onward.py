@@ -5,11 +5,40 @@ A secret that the client gave is not among it: who needs one must ask a person a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from holdfast_daemon import shape
 from holdfast_daemon.policy.caller import Caller, CallerDefaults
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# what its row holds is known to those of its kind
+SHAPE = shape.fields(
+    {
+        "kind": shape.text,
+        "row": shape.mapping,
+        "caller": shape.fields(
+            {
+                "principal": shape.text,
+                "name": shape.text,
+                "version": shape.text,
+                "tool": shape.text,
+                "read_only": shape.flag,
+                "person": shape.flag,
+                "project": shape.text,
+                "allowed_hosts": shape.several(shape.text),
+                "host": shape.text,
+                "user": shape.text,
+                "port": shape.maybe(shape.count),
+                "auth_sock": shape.text,
+            },
+            {},
+        ),
+    },
+    {},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +86,10 @@ class Onward:
         """Return what `record` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: It is damaged.
+            TypeError: It is damaged.
         """
+        SHAPE("onward", row)
         told = row["caller"]
-        if not isinstance(row["row"], Mapping):
-            raise TypeError("a job's row is none")
         caller = Caller(
             told["principal"],
             name=told["name"],

@@ -27,6 +27,8 @@ _HOME = re.compile(r"~([A-Za-z0-9._-]*)(/.*)?", re.DOTALL)
 # A login shell's own noise before the marker is passed on once it exceeds this many
 # bytes.
 _NOISE_BYTES = 64 * 1024
+# What the marker line may say; a shell that quotes the whole line says more behind it.
+_TOLD = re.compile(rb"\s*(?:(\d+)|cwd|shell)\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,30 +118,34 @@ class MarkerReader:
         if self.done:
             return [(stream, self._look(data) if self.late else data)]
         held = self._held[stream] = self._held[stream] + data
-        start = held.find(self._marker)
-        stop = held.find(b"\n", start) if start >= 0 else -1
-        if stop < 0:
+        rest = self._without(held)
+        if rest is None:
             return self.finish() if len(held) > _NOISE_BYTES else []
-        self._read(held[start + len(self._marker) : stop])
-        self._held[stream] = held[:start] + held[stop + 1 :]
+        self._held[stream] = rest
         return self._release()
 
-    def _read(self, word: bytes) -> None:
-        word = word.strip()
-        if word.isdigit():
-            self.group = int(word)
-        else:
-            self.failure = word.decode("ascii", "replace")
-
-    def _look(self, data: bytes) -> bytes:
-        """Take out a marker that came after it was given up: a slow start-up file."""
+    def _without(self, data: bytes) -> bytes | None:
+        """Read the marker line in `data` and return the rest; None: there is none."""
         start = data.find(self._marker)
         stop = data.find(b"\n", start) if start >= 0 else -1
         if stop < 0:
-            return data
-        self._read(data[start + len(self._marker) : stop])
-        self.late = False
+            return None
+        told = _TOLD.fullmatch(data, start + len(self._marker), stop)
+        if told is None:
+            return None
+        if told[1] is None:
+            self.failure = told[0].strip().decode()
+        else:
+            self.group = int(told[1])
         return data[:start] + data[stop + 1 :]
+
+    def _look(self, data: bytes) -> bytes:
+        """Take out a marker that came after it was given up: a slow start-up file."""
+        rest = self._without(data)
+        if rest is None:
+            return data
+        self.late = False
+        return rest
 
     def finish(self) -> list[tuple[Stream, bytes]]:
         """Give the marker up, and return what was held back.

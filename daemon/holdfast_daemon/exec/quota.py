@@ -33,7 +33,7 @@ def check(running: Mapping[str, Host], host: Host, limits: Limits) -> None:
             hint="Stop a job, or raise limits.jobs_running.",
             metadata=_told("jobs_running", limits.jobs_running, uses),
         )
-    here = [name for name, other in running.items() if other.place == host.place]
+    here = [name for name, other in running.items() if other.server == host.server]
     if len(here) >= limits.jobs_per_host:
         uses = _some(here)
         raise LimitError(

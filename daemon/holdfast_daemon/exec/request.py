@@ -39,6 +39,7 @@ class ExecRequest:
         terminal: Give it a terminal of this size.
         timeout: Hard limit in seconds, total wall clock; 0: none.
         sudo: Run it as root by sudo.
+        durable: Its host keeps it.
     """
 
     command: str
@@ -50,6 +51,7 @@ class ExecRequest:
     terminal: Terminal | None = None
     timeout: float = 0.0
     sudo: bool = False
+    durable: bool = False
 
 
 def check(request: ExecRequest, limits: Limits) -> None:

@@ -29,8 +29,6 @@ _log = logging.getLogger(__name__)
 # Ctrl-D ends one read, or in mid-line hands the line over; a script may ask several
 # times.
 _END_OF_INPUT = b"\x04" * 16
-# Seconds to get a connection, after which the rules are asked again.
-_LONG = 0.1
 # Less than any server's first window.
 _AT_ONCE = 32 * 1024
 _LEFT_BEHIND = (
@@ -55,14 +53,10 @@ async def run(job: Job, site: Site) -> None:
             async with asyncio.timeout(timeout):
                 if job.request.sudo:
                     job.elevation = await permit.prepare(site)
-                asked = job.clock.monotonic()
                 lease = await stack.enter_async_context(
                     await site.pool.lease(site.host)
                 )
                 facts = await lease.facts()
-                if site.check is not None and job.clock.monotonic() > asked + _LONG:
-                    # a person who logs in may have changed the rules first
-                    await site.check()
         except TimeoutError as error:
             raise _too_late(job, Ran.NO) from error
         end = await _converse(job, lease, facts, site, deadline)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast_daemon import ids
 from holdfast_daemon.connection.channel import ChannelEnd
-from holdfast_daemon.connection.state import Backoff
 from holdfast_daemon.errors import (
     DaemonError,
     NotFoundError,
@@ -25,6 +23,7 @@ from holdfast_daemon.exec.request import ExecRequest, check
 from holdfast_daemon.exec.runner import run
 from holdfast_daemon.exec.site import Site
 from holdfast_daemon.exec.stop import ESCALATION, send, stop
+from holdfast_daemon.output import disk
 from holdfast_daemon.secrets import Redactor
 
 if TYPE_CHECKING:
@@ -43,9 +42,6 @@ _log = logging.getLogger(__name__)
 
 # So long the answer to a caller takes; its host forgets a command behind that.
 _FAREWELL_SECONDS = 0.01
-# A disk that refuses is tried again: its host keeps the output for so long.
-_RETRY_SECONDS = 0.5
-_RETRY_MOST_SECONDS = 15.0
 _PARTED = "the daemon stopped while it ran"
 _NOT_BEGUN = "it was stopped before its host was asked to run it: nothing ran"
 _LEFT = "the daemon stopped while it ran; it goes on on its host"
@@ -85,6 +81,8 @@ class JobTable:
         self._ledger = Ledger()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[str, Job] = {}
+        # ended with an earlier daemon, and its host is still to forget them
+        self._behind: set[str] = set()
 
     async def recover(self) -> None:
         """Take over the jobs of earlier runs of the daemon.
@@ -95,8 +93,10 @@ class JobTable:
             self._jobs[job.id] = job
             if job.running:
                 self._waiting[job.id] = job
+            elif job.kept is not None and job.kept.ident == job.id:
+                self._behind.add(job.id)
             if job.claim is not None:
-                self._ledger.enter(job.claim, job, job.begun)
+                self._ledger.enter(job.claim, job, self._clock.monotonic())
 
     def start(
         self,
@@ -172,8 +172,13 @@ class JobTable:
     def forgotten(self, job: Job) -> None:
         """Note that its host keeps nothing of it any more."""
         job.kept = None
+        self.let_be(job)
         if job.id in self._jobs:
             self._archive.note(job)
+
+    def let_be(self, job: Job) -> None:
+        """Note that its host will not be told of one of `left_behind` from here."""
+        self._behind.discard(job.id)
 
     def resume(self, job: Job, host: Host, ticket: Ticket, runner: Runner) -> None:
         """Go on with one of `unresumed`: `runner` follows it to its end."""
@@ -185,6 +190,8 @@ class JobTable:
     def give_up(self, job: Job, why: str) -> None:
         """Have one of `unresumed` be lost: it can't be followed any more."""
         if self._waiting.pop(job.id, None) is not None and job.running:
+            # whoever may not follow it is not to end it either
+            job.kept = None
             job.settle(ChannelEnd(lost=why))
             job.spool.close()
             job.ended.set()
@@ -223,7 +230,8 @@ class JobTable:
             return ""
         if site is None or (job.lasting and job.interrupt is None):
             return _NOT_FOUND_YET
-        if signal is None or signal in ESCALATION:
+        if job.kept is None and (signal is None or signal in ESCALATION):
+            # one that its host keeps may never hear of it, and go on
             job.verdict = Status.CANCELLED
         if job.interrupt is not None:
             trouble = await job.interrupt(ESCALATION if signal is None else (signal,))
@@ -269,17 +277,22 @@ class JobTable:
         """Forget what is past its time or beyond the limits; running jobs never."""
         now = self._clock.monotonic()
         self._ledger.expire(now - self._limits.request_id_seconds)
-        ended = [j for j in reversed(self.list()) if j.finished is not None]
+        ended = [j for j in self._jobs.values() if j.finished is not None]
+        ended.sort(key=lambda job: job.finished or 0.0)
         surplus = len(ended) - self._limits.jobs_kept
         room = self._limits.spool_total_bytes - sum(
             job.spool.end - job.spool.earliest for job in self._jobs.values()
         )
         for job in ended:
-            age = now - (job.finished or now)
-            if age <= self._limits.job_keep_seconds and surplus <= 0 and room >= 0:
+            age, size = now - (job.finished or now), job.spool.end - job.spool.earliest
+            crowded = surplus > 0 or (room < 0 and size)
+            if age <= self._limits.job_keep_seconds and not crowded:
+                continue
+            if job.kept is not None and job.id in self._behind | self._tasks.keys():
+                # should we die now, the next daemon has its host forget it
                 continue
             surplus -= 1
-            room += job.spool.end - job.spool.earliest
+            room += size
             del self._jobs[job.id]
             self._ledger.forget(job)
             await self._archive.remove(job)
@@ -391,7 +404,7 @@ class JobTable:
         job.farewell = None
         # whoever waits for the answer has it first
         await asyncio.sleep(_FAREWELL_SECONDS)
-        backoff = Backoff(_RETRY_SECONDS, _RETRY_MOST_SECONDS, random.random)
+        backoff = disk.pauses()
         while job.id in self._jobs:
             await self._archive.renew(job)
             if job.saved:

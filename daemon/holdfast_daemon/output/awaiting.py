@@ -25,13 +25,14 @@ async def await_text(
 ) -> Awaited:
     """Return when `until` is met by what comes from `offset` on, or time is up.
 
-    What is there already is looked at even with no time at all.
+    What is there already is looked at even with no time at all; what comes faster than
+    it is searched puts nothing off.
 
     Raises:
         InputError: the pattern is too slow.
     """
     loop = asyncio.get_running_loop()
-    limit = loop.time() + seconds
+    limit, there = loop.time() + seconds, spool.end
     while True:
         while offset < spool.end:
             found = await spool.read(offset, _STEP_BYTES)
@@ -41,6 +42,8 @@ async def await_text(
                 met = await asyncio.to_thread(until.look, loop.time())
                 if met is not None:
                     return Awaited(over=True, next_offset=offset)
+            if offset >= there and loop.time() >= limit:
+                return Awaited(over=False, next_offset=offset)
         if spool.closed:
             until.exited()
         now = loop.time()

@@ -65,3 +65,27 @@ def last_offset(text: str) -> int:
         if number != line and number.isascii() and number.isdigit():
             return int(number)
     return 0
+
+
+def unfinished(text: str) -> str:
+    """Return the line without an end that the output in these lines leaves."""
+    held: list[str] = []
+    for line in reversed(text.split("\n")):
+        _, newline, rest = _output(line).rpartition("\n")
+        held.append(rest)
+        if newline:
+            break
+    return "".join(reversed(held))
+
+
+def _output(line: str) -> str:
+    """Return what the event of a line shows; nothing where there is none."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return ""
+    match event:
+        case [_, Code.OUTPUT, str() as data]:
+            return data
+        case _:
+            return ""

@@ -69,6 +69,8 @@ class Grid(pyte.Screen):
         self._away = None
         self._last = ""
         super().reset()
+        # As in xterm: a stray SO, as binaries have it, turns no letters into lines.
+        self.g1_charset = LAT1_MAP
         self.savepoints = []
 
     def soft_reset(self) -> None:
@@ -78,7 +80,7 @@ class Grid(pyte.Screen):
         self.margins = None
         self.savepoints = []
         self.define_charset("B", "(")
-        self.define_charset("0", ")")
+        self.define_charset("B", ")")
         self.shift_in()
         self.select_graphic_rendition(0)
 
@@ -97,10 +99,10 @@ class Grid(pyte.Screen):
         self.dirty.add(self.cursor.y)
 
     def repeat(self, count: int) -> None:
-        """Print the last character again."""
+        """Print the last character again; programs do that within a line."""
         if self._last:
             width = wcwidth(self._last)
-            for _ in range(min(count, self.columns * self.lines)):
+            for _ in range(min(count, self.columns)):
                 self._put(self._last, width)
 
     def _put(self, char: str, width: int) -> None:
@@ -282,6 +284,13 @@ class Grid(pyte.Screen):
             self.buffer.pop(y, None)
             if (blank := self._blank) is not None:
                 self.buffer[y].update(dict.fromkeys(range(self.columns), blank))
+
+    def alignment_display(self) -> None:
+        """Do what DECALN says: an E in every cell, by the row and not by the cell."""
+        row = dict.fromkeys(range(self.columns), _cell(self.default_char, "E"))
+        for y in range(self.lines):
+            self.buffer[y].update(row)
+        self.dirty.update(range(self.lines))
 
     # -- the cursor
 

@@ -68,21 +68,24 @@ class Recording:
         """Size of the transcript, as last written."""
         return self._transcript_bytes
 
-    async def begin(self) -> int:
-        """Go on where an earlier daemon stopped; return how much output it recorded."""
+    async def begin(self) -> int | None:
+        """Go on where an earlier daemon stopped; return how much output it recorded.
+
+        None: that is not known.
+        """
         mending = self._writing = asyncio.get_running_loop().create_future()
         try:
             return await asyncio.to_thread(self._mend)
         except OSError as error:
             self.fault = _told(error)
-            return 0
+            return None
         finally:
             self._writing = None
             mending.set_result(True)
             if self._items:
                 self._plan()
 
-    def _mend(self) -> int:
+    def _mend(self) -> int | None:
         recorded = self._tape.begin(time.monotonic(), time.time())
         self._transcript_bytes = self._tape.transcript.size
         return recorded

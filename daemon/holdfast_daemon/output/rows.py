@@ -120,18 +120,20 @@ class Rows:
         return "".join(parts)
 
     def _print(self, text: str) -> str:
-        done = ""
-        while text:
+        done: list[str] = []
+        place = 0
+        while place < len(text):
             row = self._rows[self._y]
-            room = self.cols - self._x
-            if text.isascii() and room > 0 and self._x == len(row.cells):
-                row.cells += text[:room]
-                self._x += len(text[:room])
-                text = text[room:]
+            # by its place: what is left of a long line is not copied for each row
+            part = text[place : place + max(self.cols - self._x, 0)]
+            if part and part.isascii() and self._x == len(row.cells):
+                row.cells += part
+                self._x += len(part)
+                place += len(part)
             else:
-                done += self._put(text[0])
-                text = text[1:]
-        return done
+                done.append(self._put(text[place]))
+                place += 1
+        return "".join(done)
 
     def _put(self, char: str) -> str:
         width = wcwidth(char)

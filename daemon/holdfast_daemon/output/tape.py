@@ -85,8 +85,10 @@ class Tape:
         """Whether something waits for the end of its line."""
         return bool(self._held)
 
-    def begin(self, at: float, wall: float) -> int:
+    def begin(self, at: float, wall: float) -> int | None:
         """Mend what an earlier daemon left; return how much output is in it.
+
+        None: that is not known.
 
         Raises:
             OSError: The files can't be used.
@@ -99,7 +101,9 @@ class Tape:
         self._timeline = cast.Timeline(at - since)
         self._event(at, Code.MARKER, "recorded by a new daemon from here on")
         self._event(at, Code.RESIZE, "{}x{}".format(*self._size))
-        return cast.last_offset(last)
+        # the transcript gets a line once it is whole
+        self._cleaner.feed(cast.unfinished(last).encode(errors="replace"))
+        return cast.last_offset(last) or None
 
     def write(self, items: Sequence[Item], *, settle: bool, now: float) -> bool:
         """Write what `items` complete; with `settle` also the unfinished line.

@@ -6,10 +6,11 @@ import asyncio
 import json
 import logging
 import shutil
+import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from holdfast_daemon import failpoint
+from holdfast_daemon import failpoint, shape
 from holdfast_daemon.clock import rfc3339
 from holdfast_daemon.ids import SessionId
 from holdfast_daemon.output.display import Display
@@ -17,7 +18,8 @@ from holdfast_daemon.output.recording import Plan as Tape
 from holdfast_daemon.output.recording import Recording
 from holdfast_daemon.output.spool import Spool
 from holdfast_daemon.paths import private_dir
-from holdfast_daemon.session.session import About, Session
+from holdfast_daemon.session.about import About
+from holdfast_daemon.session.session import Session
 from holdfast_daemon.session.shell import Durability, Over, Plan, ShellEnd
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ _log = logging.getLogger(__name__)
 _RECORD = "session.json"
 # Enough of the output to draw a screen from.
 _SCREEN_BYTES = 64 * 1024
+_PIECE_BYTES = 64 * 1024
+# So much is recorded late; more, as after a full disk, would hold up our start.
+_UNRECORDED_BYTES = 1024 * 1024
 # Who reads along reads often; what is not written by then is read twice.
 _NOTE_SECONDS = 0.3
 _PARTED = "the daemon ended while it was open"
@@ -130,14 +135,18 @@ class Archive:
     async def recover(self) -> list[Session]:
         """Return the sessions of earlier runs, oldest first."""
         found: list[Session] = []
-        for path, row in await asyncio.to_thread(_read_all, self._directory):
+        keep = self._limits.session_keep_seconds
+        for path, row in await asyncio.to_thread(_read_all, self._directory, keep):
             try:
                 found.append(await self._revive(path, row))
-            except (KeyError, TypeError, ValueError) as error:
+            except (OSError, TypeError, ValueError) as error:
                 _log.warning("session record %s is damaged: %s", path, error)
         return sorted(found, key=lambda session: session.about.opened)
 
     async def _revive(self, path: Path, row: dict[str, Any]) -> Session:
+        _SHAPE("it", row)
+        if row["id"] != path.name:
+            raise ValueError("it is another's")
         limits = self._limits
         spool = await asyncio.to_thread(
             Spool.recover,
@@ -160,6 +169,7 @@ class Archive:
             begun=self._clock.monotonic() - age,
             idle_timeout=row["idle_timeout"],
             auto_close=row["auto_close"],
+            asked_keys=row.get("asked_keys", ""),
         )
         session = self._session(about, spool, row["name"] or row["target"])
         session.cwd = row["cwd"]
@@ -170,7 +180,7 @@ class Archive:
         end = row["end"]
         if end is None and session.about.durability is not Durability.HELD:
             spool.reopen()
-            await session.recording.begin()
+            await _go_on_recording(session)
             return session
         if end is None:
             session.end = ShellEnd(Over.CONNECTION_LOST, why=_PARTED)
@@ -184,6 +194,28 @@ class Archive:
         return session
 
 
+async def _go_on_recording(session: Session) -> None:
+    """Record what an earlier daemon kept and did not come to record.
+
+    What it recorded and did not keep comes from the host again, and is recorded once.
+    """
+    recording, spool = session.recording, session.spool
+    recorded = await recording.begin()
+    if recorded is None:
+        return
+    offset = max(recorded, spool.end - _UNRECORDED_BYTES)
+    if offset > recorded:
+        recording.mark(f"{offset - recorded:,} bytes of output are not recorded")
+    while offset < spool.end:
+        found = await spool.read(offset, _PIECE_BYTES)
+        if found.next_offset <= offset:
+            break
+        offset = found.next_offset
+        recording.output(b"".join(piece.data for piece in found.pieces), offset)
+        await recording.sync()
+    session.recorded = recorded
+
+
 async def _redraw(session: Session) -> None:
     """Show on its screen what it printed last; what programs asked then is answered."""
     display, spool = session.display, session.spool
@@ -192,6 +224,46 @@ async def _redraw(session: Session) -> None:
     display.feed(b"".join(piece.data for piece in found.pieces))
     await display.picture()
     session.answer_programs()
+
+
+_SHAPE = shape.fields(
+    {
+        "id": shape.text,
+        "name": shape.text,
+        "target": shape.text,
+        "address": shape.text,
+        "client": shape.text,
+        "plan": shape.fields(
+            {
+                "shell": shape.text,
+                "cwd": shape.name_text,
+                "cols": shape.count,
+                "rows": shape.count,
+            },
+            {},
+        ),
+        "durability": shape.text,
+        "opened": shape.text,
+        "idle_timeout": shape.amount,
+        "auto_close": shape.flag,
+        "cwd": shape.name_text,
+        "nonce": shape.text,
+        "skipped": shape.count,
+        "uptime": shape.amount,
+        "end": shape.maybe(
+            shape.fields(
+                {
+                    "over": shape.text,
+                    "exit_code": shape.maybe(shape.number),
+                    "signal": shape.maybe(shape.text),
+                    "why": shape.text,
+                },
+                {},
+            )
+        ),
+    },
+    {"left": shape.flag, "readers": shape.table(shape.count), "asked_keys": shape.text},
+)
 
 
 def _record(session: Session) -> dict[str, Any]:
@@ -217,6 +289,7 @@ def _record(session: Session) -> dict[str, Any]:
         "opened": rfc3339(about.opened),
         "idle_timeout": about.idle_timeout,
         "auto_close": about.auto_close,
+        "asked_keys": about.asked_keys,
         "cwd": session.cwd,
         "nonce": session.nonce,
         "skipped": session.skipped,
@@ -236,21 +309,31 @@ def _record(session: Session) -> dict[str, Any]:
 def _write(directory: Path, row: dict[str, Any]) -> None:
     fresh = directory / (_RECORD + ".new")
     fresh.touch(mode=0o600)
-    fresh.write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
+    # as ASCII: not every byte of a directory's name is of a character
+    fresh.write_text(json.dumps(row), encoding="ascii")
     failpoint.reach("session.record.written")
     fresh.replace(directory / _RECORD)
 
 
-def _read_all(directory: Path) -> list[tuple[Path, dict[str, Any]]]:
+def _read_all(directory: Path, keep: float) -> list[tuple[Path, dict[str, Any]]]:
+    """Read all records; a directory without one goes, with a torn one once it is old.
+
+    What only can't be read now may be read by the next daemon.
+    """
     rows: list[tuple[Path, dict[str, Any]]] = []
     if not directory.is_dir():
         return rows
     for path in directory.iterdir():
         try:
             row = json.loads((path / _RECORD).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            shutil.rmtree(path, ignore_errors=True)
+            continue
         except (OSError, ValueError) as error:
             _log.warning("session record in %s can't be read: %s", path, error)
-            shutil.rmtree(path, ignore_errors=True)
+            torn = isinstance(error, ValueError)
+            if torn and time.time() - path.stat().st_mtime > keep:
+                shutil.rmtree(path, ignore_errors=True)
             continue
         if isinstance(row, dict):
             rows.append((path, row))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from typing import TYPE_CHECKING
 
 from holdfast_daemon import failpoint
 from holdfast_daemon.errors import DaemonError
-from holdfast_daemon.kept.farewell import Farewell
+from holdfast_daemon.kept.farewell import Farewell, patience
 from holdfast_daemon.kept.keeper import Keeper
 from holdfast_daemon.session.remote import RemoteShell
 from holdfast_daemon.session.shell import LOST
@@ -26,11 +25,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Who disconnects waits so long for what hosts are being told.
-_PARTING_SECONDS = 3.0
-# The same for a daemon that stops: the next one goes on with it.
-_STOPPING_SECONDS = 0.5
-
 
 class Endings:
     """The sessions that are over, and not forgotten by their hosts."""
@@ -42,11 +36,11 @@ class Endings:
         self._pool = pool
         self._limits = limits
         self._observers = observers
-        self._farewells: dict[str, Farewell] = {}
+        self._under_way: set[str] = set()
 
     def __contains__(self, session: Session) -> bool:
         """Whether its host is still being told to forget it."""
-        return session.id in self._farewells
+        return session.id in self._under_way
 
     async def see_to(self, session: Session) -> None:
         """Write down that it is over, and have its host keep nothing of it."""
@@ -76,32 +70,6 @@ class Endings:
         with self._farewell(session, host) as farewell:
             await self._say(session, farewell)
 
-    async def part(self, host: Host) -> None:
-        """Let `host` be told what is due before its connections are closed."""
-        due = [one for one in self._farewells.values() if one.host.needs(host)]
-        await self._said(due, _PARTING_SECONDS)
-        for one in due:
-            one.rest()
-
-    async def stop(self) -> None:
-        """Let what can be told at once be told."""
-        await self._said([*self._farewells.values()], _STOPPING_SECONDS)
-
-    def nudge(self, host: Host | None = None) -> None:
-        """Try again now where that waits: `host`, or any, may be there again."""
-        for one in self._farewells.values():
-            if host is None or one.host.account == host.account:
-                one.nudge()
-
-    async def _said(self, due: list[Farewell], seconds: float) -> None:
-        told = [one for one in due if self._pool.connected(one.host.account)]
-        for one in told:
-            one.nudge()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                for one in told:
-                    await one.over.wait()
-
     async def _write(self, session: Session) -> None:
         await self._observers.close(session.id)
         await session.close()
@@ -114,13 +82,15 @@ class Endings:
         # what a lost one had stays: another may be to go on with that
         lost = session.end is not None and session.end.over in LOST
         forget = keeper.strip if lost else keeper.wipe
-        farewell = Farewell(self._pool, host, lambda: forget(session.id))
-        self._farewells[session.id] = farewell
+        runs = session.end is not None and bool(session.end.untold)
+        seconds = patience(self._limits, runs=runs)
+        farewell = Farewell(self._pool, host, lambda: forget(session.id), seconds)
+        self._under_way.add(session.id)
         try:
-            yield farewell
+            with self._pool.farewells.due(farewell):
+                yield farewell
         finally:
-            farewell.over.set()
-            del self._farewells[session.id]
+            self._under_way.discard(session.id)
 
     async def _say(self, session: Session, farewell: Farewell) -> None:
         if await farewell.say(session.id):

@@ -191,6 +191,12 @@ class HeldShell:
                 ran=Ran.UNKNOWN,
             ) from None
 
+    async def answer(self, data: bytes) -> None:
+        """Tell a program what it asked."""
+        # the one within a frame asked nothing, and would have it among its output
+        if self._framer is None:
+            await self.write(data)
+
     async def resize(self, cols: int, rows: int) -> None:
         """Give its terminal another size."""
         self._open_channel().resize(cols, rows)
@@ -338,7 +344,7 @@ class HeldShell:
         self._why = why
         await self._hang_up(seconds, force=False)
 
-    def nudge(self) -> None:
+    def nudge(self, *, asked: bool = True) -> None:
         """Nothing to look for: it lives and dies with its connection."""
 
     async def leave(self) -> None:

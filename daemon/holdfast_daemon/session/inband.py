@@ -38,6 +38,7 @@ _COMMAND_BYTES = 128 * 1024
 # What is seen of a key that breaks off, and of a prompt behind it.
 _KEY = re.compile(rb"\^[C\\](?:\r?\n)?\Z")
 _PROMPT = re.compile(rb"(?:\r?\n)?[^\n]*\Z")
+_OWN = {"bash": "\\builtin ", "zsh": "\\builtin ", "fish": "builtin "}
 _FAMILIES: tuple[Family, ...] = ("bash", "zsh", "fish")
 
 
@@ -48,6 +49,8 @@ class Framer:
         """Speak to a shell of `family`; an unknown one is taken for a POSIX one."""
         self._job = job
         self._family = family
+        # whatever users redefine is evaded
+        self._own = _OWN.get(family, "\\command ")
         self._begin, self._end = secrets.token_hex(8), secrets.token_hex(8)
         self._held = b""
         self._begun = False
@@ -84,11 +87,12 @@ class Framer:
             if _UNSAFE.search(part) is None:
                 text = shlex.quote(part)
             elif self._family == "fish":
-                told = f"printf %b '{_octal(part)}'"
+                told = f"{self._own}printf %b '{_octal(part)}'"
                 text = f"({told} | string collect --no-trim-newlines)"
             else:
                 # a dot at the end, as `$()` takes line ends away
-                text = f"\"$(printf %b '{_octal(part)}.')\"; _hf_x=${{_hf_x%.}}"
+                told = f"{self._own}printf %b '{_octal(part)}.'"
+                text = f'"$({told})"; _hf_x=${{_hf_x%.}}'
             fish = self._family == "fish"
             lines.append(
                 f'set -g _hf_x "$_hf_x"{text}' if fish else f"_hf_x=${{_hf_x}}{text}"
@@ -96,27 +100,26 @@ class Framer:
         return lines
 
     def _frame(self) -> str:
-        begin = f"printf '%s%s\\n' {_split(self._begin)}"
+        begin = f"{self._own}printf '%s%s\\n' {_split(self._begin)}"
+        run = f'{self._own}eval "$_hf_x" </dev/null'
         if self._family == "bash":
             trap = f"_hf_z={shlex.quote(self._bash() + ';')}"
             # the prompt tells the end of one that was broken off
             return (
                 f'{trap}; builtin declare PROMPT_COMMAND="$_hf_z${{PROMPT_COMMAND-}}"'
-                f' 2>/dev/null; {begin}; eval "$_hf_x" </dev/null; eval "$_hf_z"'
+                f' 2>/dev/null; {begin}; {run}; {self._own}eval "$_hf_z"'
             )
         if self._family == "zsh":
-            return (
-                f'{begin}; {{ eval "$_hf_x" </dev/null }} always {{ {self._tell()} }}'
-            )
+            return f"{begin}; {{ {run}; }} always {{ {self._asked()}; }}"
         if self._family == "fish":
             tell = self._tell("$_hf_s")
             return (
                 "function _hf_prompt --on-event fish_prompt; set -g _hf_s $status;"
                 f" functions -e _hf_prompt; {tell}; end; {begin};"
-                ' eval "$_hf_x" </dev/null; set -g _hf_s $status;'
+                f" {run}; set -g _hf_s $status;"
                 f" functions -e _hf_prompt; {tell}"
             )
-        return f'{begin}; command eval "$_hf_x" </dev/null; {self._tell()}'
+        return f"{begin}; {run}; {self._asked()}"
 
     def _bash(self) -> str:
         return (
@@ -124,7 +127,7 @@ class Framer:
             "_hf_s=$?; [[ -z ${_hf_z-} ]] || { _hf_p=${PROMPT_COMMAND-};"
             ' builtin declare PROMPT_COMMAND="${_hf_p//"$_hf_z"}" 2>/dev/null;'
             " [[ -n ${PROMPT_COMMAND-} ]] || unset -v PROMPT_COMMAND 2>/dev/null;"
-            " unset -v _hf_z _hf_x _hf_p; " + self._tell('"$_hf_s"') + "; }"
+            " unset -v _hf_z _hf_x _hf_p; " + self._tell() + "; }"
         )
 
     def break_off(self) -> None:
@@ -135,10 +138,16 @@ class Framer:
         """Return what to type for the end after a command was interrupted."""
         if self._over.done() or self._family in _FAMILIES:
             return b""
-        return f" {self._tell()}\n".encode()
+        return f" {self._asked()}\n".encode()
 
-    def _tell(self, code: str = '"$?"') -> str:
-        return f"printf '%s%s:%s:%s:\\n' {_split(self._end)} {code} \"$PWD\""
+    def _asked(self) -> str:
+        return f"_hf_s=$?; {self._tell()}"
+
+    def _tell(self, code: str = '"$_hf_s"') -> str:
+        """Return what tells the end; `exec >FILE` does not take it from its reader."""
+        told = f"{self._own}printf '%s%s:%s:%s:\\n' {_split(self._end)} {code} \"$PWD\""
+        other = "; or" if self._family == "fish" else " ||"
+        return f"{told} 2>/dev/null >/dev/tty{other} {told}"
 
     def feed(self, data: bytes) -> bytes:
         """Take output; return what is the terminal's own."""
@@ -199,7 +208,7 @@ class Framer:
     def _unseen(self, output: bytes) -> bytes:
         """Return what a command printed, without the key and the question after it."""
         # a line editor may break it where the terminal's line is full
-        letters = [re.escape(char) for char in f" {self._tell()}"]
+        letters = [re.escape(char) for char in f" {self._asked()}"]
         question = rb"(?:\r|\n|\x1b\[[0-9;]*[A-Za-z])*".join(
             letter.encode() for letter in letters
         )

@@ -11,14 +11,15 @@ from holdfast_daemon.connection.channel import ChannelEnd
 from holdfast_daemon.errors import DaemonError, LinkError, Ran, Reason
 from holdfast_daemon.exec.following import Following
 from holdfast_daemon.kept.run_line import UNREAD
+from holdfast_daemon.kept.run_line import RunEnd as Told
 from holdfast_daemon.session.shell import RunEnd, not_told, unread
+from holdfast_daemon.unless import unless
 
 if TYPE_CHECKING:
     from holdfast_daemon.exec.job import Job
     from holdfast_daemon.exec.kept import Kept
     from holdfast_daemon.exec.site import Site
     from holdfast_daemon.kept.half import Half
-    from holdfast_daemon.kept.run_line import RunEnd as Told
     from holdfast_daemon.kept.run_line import RunLine
     from holdfast_daemon.kept.runs import Runs
     from holdfast_daemon.kept.wrapper import Family
@@ -30,6 +31,10 @@ _LOOKS_AFTER = (3.0, 3.0, 6.0, 12.0, 24.0)
 _SHELL_ENDED = "the session's shell ended"
 _UNSURE = "its link was lost while it was typed: it is looked up on its host"
 _NEVER = "the link was lost before the command was typed; it never ran"
+_ABANDONED = (
+    "its session was closed while its host was away; it is ended there once that is"
+    " back"
+)
 
 
 class KeptRun:
@@ -43,6 +48,7 @@ class KeptRun:
         self._told = False
         self._beginning: asyncio.Task[RunLine] | None = None
         self._withdrawn = False
+        self._abandoned = asyncio.Event()
 
     @property
     def _kept(self) -> Kept:
@@ -129,13 +135,18 @@ class KeptRun:
     async def _until_end(self, line: RunLine | None) -> Told:
         looking = asyncio.create_task(self._look_for_it())
         try:
-            end = await self._following.until_end(line)
+            end = await unless(self._abandoned, self._following.until_end(line))
         except BaseException:
             self._following.leave()
             raise
         finally:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
+        if end is None:
+            self._following.leave()
+            # its host is told of the session alone
+            self._job.kept = None
+            return Told(lost=_ABANDONED)
         failpoint.reach("session.run.ended")
         self._told = end.lost in (None, UNREAD)
         return end
@@ -146,13 +157,19 @@ class KeptRun:
             self._withdrawn = True
             self._beginning.cancel()
 
+    def abandon(self) -> None:
+        """Wait no more for its end: its host is away, and its session is over."""
+        self._abandoned.set()
+
     def nudge(self) -> None:
         """Look for its host now: that is back."""
         self._following.nudge()
 
     async def forget(self) -> None:
         """Have the host forget its output; all of it is on our disk."""
-        if not (self._told and self._following.forget()):
+        if self._abandoned.is_set():
+            return
+        if not (self._told and await self._following.forget()):
             self._following.leave()
             await self._runs.drop(self._kept.ident, self._kept.number)
         failpoint.reach("session.run.forgotten")

@@ -101,6 +101,15 @@ class Observers:
         attach = [tmux, "-S", str(self._socket), "attach-session", "-t", ident]
         return View(Mode.TMUX, shlex.join(attach))
 
+    async def unseen(self, ident: str) -> bool:
+        """Whether the window of a session is there, and no person looks at it."""
+        tmux = await self._find()
+        if ident not in self._open or tmux is None:
+            return False
+        words = ("display-message", "-p", "-t", f"={ident}:", "#{session_attached}")
+        said, _ = await self._ask(tmux, *words)
+        return said == "0"
+
     async def close(self, ident: str) -> None:
         """Close the window of a session, if it has one."""
         tmux = await self._find()
@@ -131,27 +140,32 @@ class Observers:
 
     async def _tmux(self, tmux: str, *words: str) -> str:
         """Run tmux; return why it failed, nothing when it did not."""
+        _, why = await self._ask(tmux, *words)
+        return why
+
+    async def _ask(self, tmux: str, *words: str) -> tuple[str, str]:
+        """Run tmux; return what it says, and why it failed."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *(tmux, "-S", str(self._socket), *words),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 env=self._env,
                 cwd="/",
             )
         except OSError as error:
-            return f"tmux can't be started: {error.strerror}"
+            return "", f"tmux can't be started: {error.strerror}"
         try:
             async with asyncio.timeout(_SECONDS):
-                _, said = await process.communicate()
+                said, trouble = await process.communicate()
         except TimeoutError:
             process.kill()
             await process.wait()
-            return f"tmux did not answer within {_SECONDS:g} s"
+            return "", f"tmux did not answer within {_SECONDS:g} s"
         if process.returncode == 0:
-            return ""
-        return said.decode(errors="replace").strip() or "tmux failed"
+            return said.decode(errors="replace").strip(), ""
+        return "", trouble.decode(errors="replace").strip() or "tmux failed"
 
 
 def _holdfast(env: Mapping[str, str]) -> str:

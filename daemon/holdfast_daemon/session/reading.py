@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast_daemon.output.text import clean_terminal
 from holdfast_daemon.session import trigger
 
 if TYPE_CHECKING:
+    from holdfast_daemon.output.display import Display
     from holdfast_daemon.output.spool import Spool
 
 # Cleaning so much takes about a millisecond; more goes to a thread.
@@ -71,6 +73,16 @@ async def raw(spool: Spool, offset: int, budget: int) -> Page:
         kept = data[: max(budget // 4, 1) * 3]
         after -= len(data) - len(kept)
         return Page(base64.b64encode(kept).decode(), after, skipped, "base64")
+
+
+async def screen(
+    display: Display, offset: int, end: int, budget: int, ident: str
+) -> Page:
+    """Return the screen as it stands at `end`; it is read on from there, or later."""
+    picture = await display.picture()
+    if not picture.alternate:
+        picture = replace(picture, lines=trigger.blank(picture.lines, ident))
+    return Page(picture.text[:budget], max(offset, end))
 
 
 async def _read(spool: Spool, offset: int, limit: int) -> tuple[bytes, int, int]:

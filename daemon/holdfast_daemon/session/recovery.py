@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast_daemon.errors import DaemonError
+from holdfast_daemon.errors import DeniedError
 from holdfast_daemon.session.run import Resumed
+from holdfast_daemon.unless import unless
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -28,23 +29,29 @@ class Recovery:
         self,
         jobs: JobTable,
         *,
-        resolve: Callable[[str], Awaitable[Host]],
+        find: Callable[[Session, Callable[[str], None]], Awaitable[Host]],
         admit: Callable[[Job], Awaitable[tuple[Host, Ticket]]],
     ) -> None:
         """Go on with what is in `jobs`, where `admit` lets us.
 
-        `resolve` finds a host by its name.
+        `find` says where a session is, and meanwhile why it can't.
         """
         self.jobs = jobs
-        self._resolve = resolve
+        self._find = find
         self._admit = admit
 
     async def host(self, session: Session) -> Host:
-        """Return where a session is: its name may mean another account by now."""
-        host = await self._resolve(session.target)
-        if host.display != session.address:
-            host = await self._resolve(session.address)
-        return host
+        """Return where a session is, once that can be said: its shell goes on."""
+
+        def tell(why: str) -> None:
+            if session.running and why != session.away_because:
+                session.away(why)
+
+        return await self._find(session, tell)
+
+    async def host_or_end(self, session: Session) -> Host | None:
+        """Return the same; None: the session was closed before."""
+        return await unless(session.over, self.host(session))
 
     def left_running(self) -> dict[str, list[Job]]:
         """Return what earlier daemons left running, by session and in order."""
@@ -77,11 +84,12 @@ class Recovery:
             latest = job is jobs[-1]
             try:
                 host, ticket = await self._admit(job)
-            except DaemonError as error:
+            except DeniedError as error:
                 self.give_up([job], error.message)
                 shell.give_up(job)
                 if latest:
                     session.job = None
+                    session.touch()
                     session.turn.release()
             else:
                 runner = Resumed(session, shell, latest=latest)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import signal
 from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast_daemon import failpoint
-from holdfast_daemon.connection.state import Backoff
 from holdfast_daemon.errors import DaemonError, LinkError, Ran, Reason
 from holdfast_daemon.exec.kept import Kept
 from holdfast_daemon.kept import half, wrapper
@@ -18,6 +16,7 @@ from holdfast_daemon.kept.follower import Follower
 from holdfast_daemon.kept.keeper import Keeper
 from holdfast_daemon.kept.runs import Runs, new_nonce
 from holdfast_daemon.kept.standing import Plan as Keeping
+from holdfast_daemon.output import disk
 from holdfast_daemon.session.kept_run import KeptRun
 from holdfast_daemon.session.receipts import Receipts
 from holdfast_daemon.session.shell import Durability, Over, RunEnd, ShellEnd
@@ -40,9 +39,6 @@ _GRACE_SECONDS = 2.0
 _BACK_SECONDS = 5.0
 # The host is told to forget a command that soon after its end.
 _FAREWELL_SECONDS = 30.0
-# A disk that refuses is tried again so often; the host keeps what it should take.
-_RETRY_SECONDS = 0.5
-_RETRY_MOST_SECONDS = 15.0
 # A shell tells a signal as this and its number.
 _SIGNALLED = 128
 # What breaks a command off when it is typed: SIGINT and SIGQUIT by their keys.
@@ -98,6 +94,7 @@ class RemoteShell:
         self._runs_there: dict[str, KeptRun] = {}
         self._forgotten = asyncio.Event()
         self._settling: asyncio.Task[None] | None = None
+        self._abandoned = False
         self._chores: set[asyncio.Task[None]] = set()
         self._draining: asyncio.Task[None] | None = None
         self._receipts = Receipts(
@@ -229,7 +226,7 @@ class RemoteShell:
 
     async def safe(self) -> None:
         """Wait until all that came of it is on our disk."""
-        backoff = Backoff(_RETRY_SECONDS, _RETRY_MOST_SECONDS, random.random)
+        backoff = disk.pauses()
         for spool in (self._spool, *(job.spool for job in self._jobs.values())):
             while not await spool.sync():
                 await self._site.pool.pauses.rest(backoff.failed())
@@ -266,6 +263,11 @@ class RemoteShell:
         if running and _BREAKS.intersection(data):
             self._settle_soon(running[-1])
 
+    async def answer(self, data: bytes) -> None:
+        """Tell a program what it asked."""
+        self._half = half.after(data, self._half)
+        await self._follower.write(data)
+
     async def resize(self, cols: int, rows: int) -> None:
         """Give its terminal another size."""
         await self._keeper.resize(self._ident, cols, rows)
@@ -273,7 +275,7 @@ class RemoteShell:
     async def run(self, job: Job) -> RunEnd:
         """Run a command in it, which this daemon's end does not end."""
         if self._program is None:
-            self._program = (await self._keeper.look(self._ident)).shell
+            self._program = await self._keeper.program(self._ident)
         if self._number is None:
             latest = await self._runs.latest(self._ident)
             self._number = latest.number if latest is not None else 0
@@ -302,6 +304,8 @@ class RemoteShell:
         # It may have been broken off when nobody was there to have its end told.
         self._settle_soon(job)
         run = KeptRun(self._runs, job, self._site)
+        if self._abandoned:
+            run.abandon()
         return await self._see_through(job, run, run.follow())
 
     def give_up(self, job: Job) -> None:
@@ -386,19 +390,26 @@ class RemoteShell:
                 self._over = None
                 self._sent.clear()
             raise
+        # one that was left alone on its host is looked at again
+        self._follower.start()
         try:
             async with asyncio.timeout(_GRACE_SECONDS):
-                await self._follower.ended()
+                end = await self._follower.ended()
         except TimeoutError:
             if force:
-                raise LinkError(
-                    Reason.CONNECTION_LOST,
-                    "it was killed, and its end was not heard of",
-                    hint="ssh_session_list shows what became of it.",
-                    ran=Ran.UNKNOWN,
-                ) from None
+                raise _unheard("killed") from None
             return await self.end(force=True)
+        if end.kind == "gone":
+            # somebody let go of it meanwhile, and it need not mind that it was hung up
+            raise _unheard("killed" if force else "hung up on")
         return name
+
+    async def abandon(self) -> None:
+        """Wait for nothing of it any more: its host is away, and it is over."""
+        self._abandoned = True
+        for run in self._runs_there.values():
+            run.abandon()
+        await self._follower.close()
 
     async def leave(self) -> None:
         """Let go of it; it goes on on the host."""
@@ -415,7 +426,16 @@ class RemoteShell:
         self._follower = self._follow()
         self._listener.away(why)
 
-    def nudge(self) -> None:
-        """Look for the host again now."""
+    def nudge(self, *, asked: bool = True) -> None:
+        """Look for the host again now; `asked`: somebody wants it to."""
         self._follower.start()
-        self._follower.nudge()
+        self._follower.nudge(asked=asked)
+
+
+def _unheard(how: str) -> LinkError:
+    return LinkError(
+        Reason.CONNECTION_LOST,
+        f"it was {how}, and its end was not heard of",
+        hint="ssh_session_list shows what became of it.",
+        ran=Ran.UNKNOWN,
+    )

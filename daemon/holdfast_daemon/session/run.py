@@ -142,11 +142,16 @@ class _Attending:
             # who looks on saw it begin
             self._tell_failure(job, error)
             raise
+        except asyncio.CancelledError:
+            stopping.left()
+            raise
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             job.interrupt = None
             session.job = None
+            # also one that an earlier daemon typed was use of it until now
+            session.touch()
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
             with contextlib.suppress(TimeoutError):
@@ -234,6 +239,8 @@ class _Stop:
         self._grace = site.limits.stop_grace_seconds
         self._where = site.host.name
         self.withdrawn = False
+        # the signal on its way is one that need not end it
+        self._single = False
 
     @property
     def _untold(self) -> bool:
@@ -245,6 +252,7 @@ class _Stop:
         if self.job.verdict is None and set(names) & set(ESCALATION):
             self.job.verdict = Status.CANCELLED
         async with self.job.stop_lock:
+            self._single = len(names) == 1
             for name in names:
                 if self._running.done():
                     return ""
@@ -265,3 +273,8 @@ class _Stop:
         if self.job.verdict is Status.CANCELLED and len(names) == 1:
             self.job.verdict = None
         return f"it did not end on {names[-1]} and may still run on {self._where}"
+
+    def left(self) -> None:
+        """Note that the daemon goes: what a single signal does the next one tells."""
+        if self._single and self.job.kept is not None:
+            self.job.verdict = None

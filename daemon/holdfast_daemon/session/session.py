@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from holdfast_daemon.clock import rfc3339
 from holdfast_daemon.errors import DaemonError, Reason, StateError
+from holdfast_daemon.session.echo import Echo
 from holdfast_daemon.session.frame import (
     Away,
     Back,
@@ -20,6 +21,7 @@ from holdfast_daemon.session.frame import (
     RunEnded,
     RunPrinted,
 )
+from holdfast_daemon.session.observer import Mode
 from holdfast_daemon.session.readers import Readers
 from holdfast_daemon.session.shell import Durability, Over
 from holdfast_daemon.session.watch import Watchers
@@ -28,52 +30,22 @@ from holdfast_daemon.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
-    from datetime import datetime
 
     from holdfast_daemon.clock import Clock
     from holdfast_daemon.exec.job import Job
     from holdfast_daemon.hosts.host import Host
-    from holdfast_daemon.ids import SessionId
     from holdfast_daemon.limits import Limits
     from holdfast_daemon.output.display import Display
     from holdfast_daemon.output.recording import Recording
     from holdfast_daemon.output.spool import Spool
     from holdfast_daemon.policy.caller import Caller
+    from holdfast_daemon.session.about import About
     from holdfast_daemon.session.frame import Frame
     from holdfast_daemon.session.observer import View
-    from holdfast_daemon.session.shell import Plan, Shell, ShellEnd
+    from holdfast_daemon.session.shell import Shell, ShellEnd
     from holdfast_daemon.session.writer import Holder
 
 _log = logging.getLogger(__name__)
-
-# A command waits so long for the echo of keys that were typed before it.
-_ECHO_SECONDS = 2.0
-
-
-@dataclass(slots=True, kw_only=True)
-class About:
-    """What stays the same about a session.
-
-    Attributes:
-        target: The host as it was named, so that it can be named again.
-        address: The host as user@host.
-        opened: Wall clock, for people.
-        begun: Monotonic clock, for spans.
-        idle_timeout: Seconds without use after which it is closed; 0: never.
-        auto_close: It is forgotten soon after its shell ended.
-    """
-
-    id: SessionId
-    name: str
-    target: str
-    address: str
-    client: str
-    plan: Plan
-    durability: Durability
-    opened: datetime
-    begun: float
-    idle_timeout: float
-    auto_close: bool
 
 
 @dataclass(slots=True)
@@ -90,9 +62,10 @@ class Session:
         away: Why its host can't be reached for now; empty: it can.
         view: How a person can look at it.
         parting: Held while its shell is being ended, for `over_because`.
-        on_moved: Called when the shell is elsewhere.
+        on_moved: Called when the shell is elsewhere, or of another size.
         nonce: What the end of one kept on a host is told by; nobody else knows it.
         skipped: Bytes that the host had dropped before they were read.
+        recorded: So much of the output an earlier daemon recorded.
         left: It is over, and its host was not told yet to forget it.
         readers: Who used it, and how far each has read.
     """
@@ -119,13 +92,13 @@ class Session:
     on_moved: Callable[[], None] = lambda: None
     nonce: str = ""
     skipped: int = 0
+    recorded: int = 0
     left: bool = False
     cols: int = 0
     rows: int = 0
     used: float = 0.0
     _stirred: float = 0.0
-    # set but while keys are on their way to a host
-    _echoed: asyncio.Event = field(default_factory=asyncio.Event)
+    _echo: Echo = field(default_factory=Echo)
     _writer: Writer = field(init=False)
     _watchers: Watchers = field(init=False)
     readers: Readers = field(default_factory=Readers)
@@ -134,10 +107,9 @@ class Session:
     def __post_init__(self) -> None:
         """Begin with what the plan says."""
         self._writer = Writer(self.limits.session_writer_seconds)
-        self._watchers = Watchers(self.spool)
+        self._watchers = Watchers(self.spool, self.touch)
         self.cols, self.rows = self.about.plan.cols, self.about.plan.rows
         self.used = self._stirred = self.clock.monotonic()
-        self._echoed.set()
         self.answer_programs()
 
     # what it is
@@ -189,10 +161,18 @@ class Session:
 
     @property
     def idle_seconds(self) -> float:
-        """Seconds since anybody used it; 0 while somebody, or a command, does."""
-        if self.job is not None or len(self._watchers):
+        """Seconds since anybody used it; 0 while somebody, or a command, does.
+
+        Its window on this machine is nobody: whether a person sees that, tmux knows.
+        """
+        if self.job is not None or self.watching > (self.view.mode is Mode.TMUX):
             return 0.0
         return max(0.0, (self.finished or self.clock.monotonic()) - self.used)
+
+    @property
+    def watching(self) -> int:
+        """How many look on, its window on this machine included."""
+        return len(self._watchers)
 
     @property
     def quiet_seconds(self) -> float:
@@ -207,9 +187,13 @@ class Session:
 
     # those who use it
 
+    def touch(self) -> None:
+        """Count its idle time from now on."""
+        self.used = self.clock.monotonic()
+
     def note(self, caller: Caller) -> None:
         """A client uses it."""
-        self.used = self.clock.monotonic()
+        self.touch()
         if self.away_because and self.shell is not None:
             self.shell.nudge()
         self.readers.note(caller)
@@ -251,7 +235,7 @@ class Session:
             yield
         finally:
             self._writer.leave(caller, self.clock.monotonic(), keep=keep)
-            self.used = self.clock.monotonic()
+            self.touch()
 
     async def quiet_keyboard(self, caller: Caller) -> None:
         """Wait until another program's hold, that no call of its needs, is over."""
@@ -286,10 +270,11 @@ class Session:
             return
         which = f"session {self.name or self.id} on {self.target}"
         if self.end is None:
+            why = f" ({self.away_because})" if self.away_because else ""
             raise StateError(
                 Reason.SESSION_BUSY,
                 f"{which} is busy: its shell is being started or looked for there;"
-                " nothing was typed",
+                f" nothing was typed{why}",
                 hint="Call again in a moment.",
                 metadata={"session": self.id},
             )
@@ -312,7 +297,7 @@ class Session:
         """Take it from them; nothing happens when they do not have it."""
         before = self.holder
         self._writer.release(caller)
-        self.used = self.clock.monotonic()
+        self.touch()
         if self.holder is None and before is not None:
             self.answer_programs()
             self._watchers.tell(self.keyboard)
@@ -325,7 +310,7 @@ class Session:
         self.check_running()
         assert self.shell is not None  # noqa: S101 - it runs
         if held is not None and held.person and held.instance == caller.instance:
-            self.used = self.clock.monotonic()
+            self.touch()
             await self._press(self.shell, data)
             return
         with self.writing(caller):
@@ -333,18 +318,12 @@ class Session:
 
     async def _press(self, shell: Shell, data: bytes) -> None:
         if shell.durability is Durability.REMOTE:
-            self._echoed.clear()
+            self._echo.typed(data)
         await shell.write(data)
 
     async def keys_arrived(self) -> None:
-        """Wait for keys that were typed, where a command goes another way to its host.
-
-        Their echo tells that they are there; where none comes, they had their time.
-        """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_ECHO_SECONDS):
-                await self._echoed.wait()
-        self._echoed.set()
+        """Wait for keys that were typed: a command may go another way to its host."""
+        await self._echo.arrived()
 
     async def resize(self, cols: int, rows: int) -> None:
         """Give its terminal another size; of several the last one asked for."""
@@ -356,16 +335,21 @@ class Session:
         self.display.resize(cols, rows)
         self.recording.resized(cols, rows)
         self._watchers.tell(Resized(cols, rows))
+        self.on_moved()
 
     # what comes from it
 
     def printed(self, data: bytes) -> None:
         """Take what its terminal printed; the only one who appends."""
         self._stirred = self.clock.monotonic()
-        self._echoed.set()
+        self._echo.printed(data)
         self.spool.append(Stream.OUT, data)
         self.display.feed(data)
-        self.recording.output(data, self.spool.end)
+        end = self.spool.end
+        # what an earlier daemon recorded and did not keep comes from its host again
+        fresh = data[max(0, self.recorded - (end - len(data))) :]
+        if fresh:
+            self.recording.output(fresh, end)
 
     def away(self, why: str) -> None:
         """Its host can't be reached for now."""
@@ -438,7 +422,7 @@ class Session:
 
     async def _send_answer(self, shell: Shell, data: bytes) -> None:
         try:
-            await shell.write(data)
+            await shell.answer(data)
         except DaemonError as error:
             _log.debug("a program's question stays open: %s", error.message)
 

@@ -56,6 +56,12 @@ class Plan:
     restore: str = ""
     old: str = ""
 
+    @property
+    def old_text(self) -> str:
+        """`old` where it is text, as a channel's first words have to be; or empty."""
+        same = self.old.encode("utf-8", "ignore").decode() == self.old
+        return self.old if same else ""
+
 
 @dataclass(frozen=True, slots=True)
 class ShellEnd:
@@ -70,6 +76,11 @@ class ShellEnd:
     exit_code: int | None = None
     signal: str | None = None
     why: str = ""
+
+    @property
+    def untold(self) -> str:
+        """Why its host could not be told that it is over; empty: it was."""
+        return "" if self.over in LOST else self.why
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +166,14 @@ class Shell(Protocol):
         """
         ...
 
+    async def answer(self, data: bytes) -> None:
+        """Tell a program what it asked its terminal; a shell may take that for keys.
+
+        Raises:
+            DaemonError: As `write`.
+        """
+        ...
+
     async def resize(self, cols: int, rows: int) -> None:
         """Give its terminal another size."""
         ...
@@ -179,8 +198,11 @@ class Shell(Protocol):
         """Do without its connection: one that is held ends, one on the host waits."""
         ...
 
-    def nudge(self) -> None:
-        """Look for its host again now, where it can't be reached."""
+    def nudge(self, *, asked: bool = True) -> None:
+        """Look for its host again now, where that is away; `asked`: somebody wants it.
+
+        By itself nobody knocks at a host that refused the login.
+        """
         ...
 
     async def leave(self) -> None:

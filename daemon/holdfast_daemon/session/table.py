@@ -10,21 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from holdfast_daemon import failpoint, ids
-from holdfast_daemon.errors import (
-    DaemonError,
-    InputError,
-    LinkError,
-    NotFoundError,
-    Ran,
-    Reason,
-    StateError,
-)
+from holdfast_daemon.errors import DaemonError, LinkError, Ran, Reason, StateError
 from holdfast_daemon.exec.site import Site
-from holdfast_daemon.session import room
+from holdfast_daemon.session import finding, room
+from holdfast_daemon.session.about import About
 from holdfast_daemon.session.ending import Endings
 from holdfast_daemon.session.held import HeldShell
 from holdfast_daemon.session.remote import Key, RemoteShell
-from holdfast_daemon.session.session import About, Session
 from holdfast_daemon.session.shell import LOST, Durability, Over, ShellEnd, unsure
 from holdfast_daemon.session.wanted import Closed, Opened, Wanted
 
@@ -41,13 +33,16 @@ if TYPE_CHECKING:
     from holdfast_daemon.session.archive import Archive
     from holdfast_daemon.session.observer import Observers
     from holdfast_daemon.session.recovery import Recovery
+    from holdfast_daemon.session.session import Session
 
 _log = logging.getLogger(__name__)
 
-# So many sessions are named where a name fits several.
-_NAMED = 5
 # Serving begins after so long, should hosts not be resolved by then.
 _FINDING_SECONDS = 2.0
+_BY_FORCE = (
+    "It goes on there; with force it is over at once here, and there once its host is"
+    " back."
+)
 # Which daemon made something, for people who find it on a host.
 _OWNER = platform.node()
 
@@ -111,14 +106,13 @@ class SessionTable:
 
     async def _adopt(self, session: Session, jobs: Sequence[Job]) -> None:
         """Attach to a shell on a host again, once its host is known."""
-        try:
-            host = session.host = await self._recovery.host(session)
-        except DaemonError as error:
-            self._recovery.give_up(jobs, error.message)
-            session.job = None
-            session.ended(ShellEnd(Over.CONNECTION_LOST, why=error.message))
-            await self._archive.keep(session)
+        host = await self._recovery.host_or_end(session)
+        if host is None:
+            self._recovery.give_up(jobs)
+            await self.ended.see_to(session)
+            await self.ended.go_on(session, self._recovery.host)
             return
+        session.host = host
         shell = self._remote(session, host)
         session.shell = shell
         failpoint.reach("session.adopt")
@@ -172,8 +166,9 @@ class SessionTable:
             )
         if living is not None:
             living.note(caller)
-            if wanted.resize is not None:
-                await living.resize(*wanted.resize)
+            cols, rows = wanted.resize
+            if cols or rows:
+                await living.resize(cols or living.cols, rows or living.rows)
             return Opened(living, created=False, matched_by="name")
         newest = max(before, key=lambda one: one.about.begun, default=None)
         if newest is None or newest.end is None or newest.end.over not in LOST:
@@ -198,6 +193,7 @@ class SessionTable:
             begun=self._clock.monotonic(),
             idle_timeout=self._limits.session_idle_seconds if idle is None else idle,
             auto_close=wanted.auto_close,
+            asked_keys=host.asked_keys,
         )
         self._making.append(host.account)
         try:
@@ -211,6 +207,9 @@ class SessionTable:
         doubt: LinkError | None = None
         try:
             doubt = await self._start(session, host)
+        except asyncio.CancelledError:
+            # we stop: what its host has begun by now the next daemon finds
+            raise
         except BaseException:
             del self._sessions[session.id]
             await session.close()
@@ -222,7 +221,7 @@ class SessionTable:
             )
         await self._archive.keep(session)
         failpoint.reach("session.open.kept")
-        self.ended.nudge(host)
+        self._pool.farewells.nudge(host)
         self._do(self._see_to_end(session))
         if doubt is not None:
             raise doubt
@@ -231,9 +230,11 @@ class SessionTable:
     async def _start(self, session: Session, host: Host) -> LinkError | None:
         """Start its shell; return why it is not known whether there is one."""
         about = session.about
+        auto = about.durability is Durability.AUTO
         if about.durability is not Durability.HELD:
             shell = self._remote(session, host)
-            # Should we die now, what is begun must be found again.
+            # Should we end now, what is begun must be found again.
+            about.durability = Durability.REMOTE
             await self._archive.keep(session)
             failpoint.reach("session.open.recorded")
             try:
@@ -241,7 +242,7 @@ class SessionTable:
             except StateError as error:
                 await shell.leave()
                 kept_by_none = error.reason in (Reason.NOT_KEPT, Reason.UNSUPPORTED)
-                if about.durability is Durability.REMOTE or not kept_by_none:
+                if not (auto and kept_by_none):
                     raise
             except LinkError as error:
                 if error.ran is Ran.NO:
@@ -249,10 +250,10 @@ class SessionTable:
                     raise
                 # it may be there: it is looked for, and no other is opened beside it
                 shell.adopt(())
-                about.durability, session.shell = Durability.REMOTE, shell
+                session.shell = shell
                 return unsure(error, session.id, session.name)
             else:
-                about.durability, session.shell = Durability.REMOTE, shell
+                session.shell = shell
                 return None
         about.durability = Durability.HELD
         session.shell = await self._hold(session, self._site(host))
@@ -260,9 +261,10 @@ class SessionTable:
 
     async def _hold(self, session: Session, site: Site) -> HeldShell:
         plan = session.about.plan
-        if plan.old and not plan.cwd:
+        if plan.old_text and not plan.cwd:
+            there = replace(plan, cwd=plan.old_text)
             try:
-                return await HeldShell.open(site, replace(plan, cwd=plan.old), session)
+                return await HeldShell.open(site, there, session)
             except StateError as error:
                 if error.reason is not Reason.CWD_FAILED:
                     raise
@@ -272,7 +274,7 @@ class SessionTable:
         session.nonce = session.nonce or secrets.token_hex(16)
 
         def skip(count: int) -> None:
-            session.skipped = count
+            session.skipped, session.recorded = count, 0
             self._noted(session)
 
         return RemoteShell(
@@ -300,16 +302,7 @@ class SessionTable:
     # finding
 
     def _named(self, name: str, host: Host) -> list[Session]:
-        return [
-            one
-            for one in self._sessions.values()
-            if one.name == name
-            and (
-                one.host.account == host.account
-                if one.host is not None
-                else one.address == host.display
-            )
-        ]
+        return finding.named(self._sessions.values(), name, host)
 
     def find(self, text: str, visible: Callable[[Session], bool]) -> Session:
         """Return a session by id or name; of several the living one that is `visible`.
@@ -318,28 +311,8 @@ class SessionTable:
             NotFoundError: There is none.
             InputError: A name fits several.
         """
-        text = text.strip()
-        if (session := self._sessions.get(text)) is not None:
-            return session
-        named = [one for one in self._sessions.values() if one.name == text and text]
-        found = [one for one in named if visible(one)] or named[-1:]
-        living = [one for one in found if one.running]
-        if len(living) > 1:
-            told = ", ".join(f"{one.id} on {one.target}" for one in living[:_NAMED])
-            raise InputError(
-                "session",
-                f"{len(living)} sessions are named {text!r}: {told}",
-                hint="Name it by its id.",
-            )
-        if living or found:
-            return (living or found)[-1]
-        raise NotFoundError(
-            Reason.SESSION_NOT_FOUND,
-            f"there is no session {text!r}; ended ones are kept for"
-            f" {self._limits.session_keep_seconds / 3600:g} h",
-            hint="ssh_session_list shows them; ssh_session_open opens one.",
-            metadata={"session": text},
-        )
+        keep = self._limits.session_keep_seconds
+        return finding.pick(self._sessions, text, visible, keep)
 
     def list(self, *, include_exited: bool = False) -> list[Session]:
         """Return the sessions, the newest first."""
@@ -363,10 +336,10 @@ class SessionTable:
 
     def nudge(self) -> None:
         """Look for hosts that are away again now: the network is another one."""
-        self.ended.nudge()
+        self._pool.farewells.nudge()
         for one in self._sessions.values():
             if one.running and one.away_because and one.shell is not None:
-                one.shell.nudge()
+                one.shell.nudge(asked=False)
 
     # ending
 
@@ -385,6 +358,12 @@ class SessionTable:
         """End a session's shell; the session stays readable."""
         if not session.running:
             return Closed(was_running=False)
+        at_once = force or over is not Over.CLOSED
+        if session.shell is None and session.away_because and at_once:
+            # where it is can't be said, as with a mistake in the configuration
+            session.left = True
+            session.ended(ShellEnd(over, why=session.away_because))
+            return Closed(was_running=True)
         session.check_running()
         shell = session.shell
         assert shell is not None  # noqa: S101 - it runs
@@ -392,10 +371,20 @@ class SessionTable:
             if not session.running:
                 return Closed(was_running=False)
             session.over_because = over
-            signal = await shell.end(force=force)
+            why = signal = ""
+            try:
+                signal = await shell.end(force=force)
+            except DaemonError as error:
+                if not (session.away_because and isinstance(shell, RemoteShell)):
+                    raise
+                if not at_once:
+                    error.hint = f"{error.hint} {_BY_FORCE}".lstrip()
+                    raise
+                why = error.message
+                await shell.abandon()
             failpoint.reach("session.close.ended")
             # where its end was not heard of
-            session.ended(ShellEnd(over))
+            session.ended(ShellEnd(over, why=why))
         return Closed(was_running=True, signal=signal)
 
     async def reap(self) -> None:
@@ -420,7 +409,10 @@ class SessionTable:
         await asyncio.gather(*(self._close_idle(one) for one in idle))
 
     async def _close_idle(self, session: Session) -> None:
-        if session.parting.locked():
+        if session.watching and not await self._observers.unseen(session.id):
+            session.touch()
+        in_use = session.idle_seconds <= session.about.idle_timeout
+        if in_use or session.parting.locked():
             return
         _log.info("session %s was idle too long", session.id)
         try:
@@ -432,7 +424,8 @@ class SessionTable:
         """Let go of every shell; the daemon stops."""
         await self._observers.close_all()
         living = [one for one in self._sessions.values() if one.running]
-        await asyncio.gather(*(self._leave(one) for one in living), self.ended.stop())
+        told = self._pool.farewells.stop()
+        await asyncio.gather(*(self._leave(one) for one in living), told)
         for task in list(self._chores):
             task.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)

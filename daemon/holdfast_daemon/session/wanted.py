@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a caller asks for; None and empty values are the defaults."""
+    """What a caller asks for; None and empty values are the defaults.
+
+    Attributes:
+        resize: Columns and rows for one that is there already; 0: as it is.
+    """
 
     plan: Plan
     name: str = ""
@@ -23,7 +27,7 @@ class Wanted:
     auto_close: bool = False
     tmux: bool = False
     new: bool = False
-    resize: tuple[int, int] | None = None
+    resize: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

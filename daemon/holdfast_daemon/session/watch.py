@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from holdfast_daemon.session.frame import Ended, Printed, RunPrinted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable
 
     from holdfast_daemon.output.spool import Slice
     from holdfast_daemon.session.frame import Frame
@@ -104,9 +104,12 @@ def _weight(frame: Frame) -> int:
 class Watchers:
     """All who take part in one session."""
 
-    def __init__(self, output: Output) -> None:
-        """Show what `output` gets."""
+    def __init__(
+        self, output: Output, on_left: Callable[[], None] = lambda: None
+    ) -> None:
+        """Show what `output` gets; call `on_left` when one of them has left."""
         self._output = output
+        self._on_left = on_left
         self._watchers: set[_Watcher] = set()
 
     def __len__(self) -> int:
@@ -153,6 +156,7 @@ class Watchers:
                     await self._something(watcher, offset)
         finally:
             self._watchers.discard(watcher)
+            self._on_left()
 
     async def _printed(self, offset: int, until: int) -> AsyncGenerator[Printed]:
         """Yield what was printed from `offset` until `until`; gaps are told."""
