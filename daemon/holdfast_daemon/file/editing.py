@@ -105,14 +105,17 @@ def _missed(text: str, old: str, found: int, number: int, path: str) -> DaemonEr
             hint="Take more of the text around the one that is meant into old.",
             metadata=metadata,
         )
-    message = f"edits[{number}].old ({shown}) is not in {path}{after}: found 0 times"
+    said = f"is not in {path}{after}: found 0 times"
+    message = f"edits[{number}].old ({shown}) {said}"
     hint = "Nothing was changed. Read the file again, and copy old from it exactly."
     near = nearest(text, old)
     if near is not None:
         metadata["line"] = str(near.line)
         why = f" ({near.differs})" if near.differs else ""
         message += f". Nearest, from line {near.line}{why}:\n{near.shown}"
-    return StateError(Reason.EDIT_REFUSED, message, hint=hint, metadata=metadata)
+    error = StateError(Reason.EDIT_REFUSED, message, hint=hint, metadata=metadata)
+    error.recorded = f"edits[{number}].old {said}"
+    return error
 
 
 def not_text(path: str, kind: str, size: int) -> StateError:

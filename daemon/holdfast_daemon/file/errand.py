@@ -124,8 +124,8 @@ class Errand:
     ) -> Answer:
         """Run it with `data` behind it; return what it said.
 
-        `reply` is asked with the output so far until it returns what to send on: the
-        rest of its input.
+        `reply` is asked with the output so far, in a thread, until it returns what to
+        send on: the rest of its input.
 
         Raises:
             DaemonError: It could not run, did not end in time, or was lost.
@@ -259,9 +259,11 @@ class Errand:
                 await channel.write(first)
             more = None
             while reply is not None and more is None:
-                answer.grown.clear()
-                more = reply(bytes(answer.out))
-                if more is None:
+                known = bytes(answer.out)
+                # what it makes of a large file takes longer than others may wait
+                more = await asyncio.to_thread(reply, known)
+                if more is None and len(answer.out) == len(known):
+                    answer.grown.clear()
                     await answer.grown.wait()
             if more:
                 await channel.write(more)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import posixpath
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from holdfast_daemon.errors import DaemonError, Ran, Reason, StateError
+from holdfast_daemon.errors import DaemonError
 from holdfast_daemon.file import (
     editing,
     finding,
@@ -24,9 +23,8 @@ from holdfast_daemon.file.fault import failed, fault, unreadable
 from holdfast_daemon.file.script import take_apart
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
-    from holdfast_daemon.clock import Clock
     from holdfast_daemon.exec.site import Site
     from holdfast_daemon.file.errand import Answer
     from holdfast_daemon.file.finding import FindRequest, Found
@@ -37,62 +35,6 @@ if TYPE_CHECKING:
     from holdfast_daemon.file.writing import WriteAnswer, WriteRequest
 
 _MARKS_OF_A_FILE = 4
-
-
-class Once:
-    """What calls with a `request_id` came to, so that none is done twice (NF-17)."""
-
-    def __init__(self, clock: Clock, seconds: float) -> None:
-        """Remember for `seconds`."""
-        self._clock = clock
-        self._seconds = seconds
-        self._done: dict[
-            tuple[str, str], tuple[str, float, asyncio.Future[WriteAnswer]]
-        ] = {}
-
-    async def do(
-        self,
-        key: tuple[str, str],
-        told: Sequence[bytes],
-        work: Callable[[], Awaitable[WriteAnswer]],
-    ) -> WriteAnswer:
-        """Do `work`, or return what it came to for the same caller and id.
-
-        Raises:
-            StateError: The id was used for something else.
-        """
-        if not key[1]:
-            return await work()
-        now = self._clock.monotonic()
-        for old in [k for k, row in self._done.items() if row[1] < now]:
-            del self._done[old]
-        parts = b"".join(hashlib.sha256(part).digest() for part in told)
-        print_ = hashlib.sha256(parts).hexdigest()
-        found = self._done.get(key)
-        if found is not None:
-            if found[0] != print_:
-                raise StateError(
-                    Reason.REQUEST_ID_REUSED,
-                    f"request_id {key[1]!r} was used for another change of a file",
-                    hint="Give this one its own id.",
-                )
-            return await asyncio.shield(found[2])
-        task = asyncio.ensure_future(work())
-        self._done[key] = (print_, now + self._seconds, task)
-        task.add_done_callback(lambda done: self._settle(key, done))
-        return await asyncio.shield(task)
-
-    def _settle(self, key: tuple[str, str], done: asyncio.Future[WriteAnswer]) -> None:
-        """Let the same be tried again where nothing was changed."""
-        error = None if done.cancelled() else done.exception()
-        if done.cancelled() or (isinstance(error, DaemonError) and error.ran is Ran.NO):
-            self._done.pop(key, None)
-        elif error is None and key in self._done:
-            # the task holds all of the call it was for
-            print_, until, _ = self._done[key]
-            kept = asyncio.get_running_loop().create_future()
-            kept.set_result(done.result())
-            self._done[key] = (print_, until, kept)
 
 
 class _Talk:
@@ -113,6 +55,8 @@ class _Talk:
 
     def respond(self, output: bytes) -> bytes | None:
         """Return what to send; None: not all of the file has come."""
+        if not output.endswith(self._mark):
+            return None
         reply = take_apart(output, self._mark)
         if reply is None:
             return None
@@ -166,7 +110,7 @@ class Files:
         self, site: Site, request: WriteRequest, *, sudo: bool = False
     ) -> WriteAnswer:
         """Write a file."""
-        script = writing.script(request)
+        script = writing.script(request, site.limits)
         async with self._alone(site, request.path):
             try:
                 reply, _ = await _ask(
@@ -240,9 +184,9 @@ class Files:
         """Search the contents of files."""
         limits = site.limits
         script = searching.script(request, limits)
-        reply, body, _ = await _ask_much(site, script, request.path, sudo=sudo)
+        reply, body, said = await _ask_much(site, script, request.path, sudo=sudo)
         return await asyncio.to_thread(
-            searching.answer, request, reply.fields, body, limits
+            searching.answer, request, reply.fields, body, said, limits
         )
 
     async def find(

@@ -88,7 +88,8 @@ def script(request: FindRequest, limits: Limits) -> Script:
     pruned = [f"-name {shlex.quote(name)}" for name in skipped(found)]
     if not globs.names_hidden(found):
         pruned = ["-name '.*'"]
-    tests = [f"-path {shlex.quote(globs.coarse(glob))}" for glob in found]
+    globs.matcher(found)  # one that is none is refused before anything is sent
+    tests = [f"-path {shlex.quote('./' + globs.coarse(glob))}" for glob in found]
     text = _FIND.replace("MOST", str(limits.file_answer_bytes))
     text = text.replace("DEPTH", "" if depth is None else f"-maxdepth {depth}")
     prune = alternatives(pruned) + " -prune -o" if pruned else ""
@@ -103,6 +104,12 @@ def skipped(found: list[str]) -> list[str]:
     return [name for name in SKIPPED if name not in named]
 
 
+def _told(path: str, name: str) -> str:
+    """Return where a file is; behind a link, `..` leads where no text can tell."""
+    whole = posixpath.join(path, name)
+    return whole if ".." in path.split("/") else posixpath.normpath(whole)
+
+
 def answer(request: FindRequest, body: bytes, said: str, limits: Limits) -> Found:
     """Return what a reply tells; `body` is what came behind its head."""
     path, found = _placed(request)
@@ -111,7 +118,7 @@ def answer(request: FindRequest, body: bytes, said: str, limits: Limits) -> Foun
     cut = len(body) >= limits.file_answer_bytes
     names.pop()  # after the last NUL: nothing, or half a name
     matches = sorted(
-        posixpath.normpath(posixpath.join(path, name))
+        _told(path, name)
         for name in (shown(one.removeprefix(b"./")) for one in names)
         if match.fullmatch(name)
     )

@@ -8,6 +8,20 @@ from holdfast_daemon.errors import InputError
 
 _MOST = 64
 _CHARS = 1000
+# One of some letters; a class of them has brackets of its own.
+_NAMED = r"\[:[a-z]+:\]"
+SET = rf"\[[!^]?+(?:{_NAMED}|[^/])(?:{_NAMED}|[^\]/])*\]"
+_LOOSE = re.compile(rf"(\\.)|\*{{2,}}/?|[*?]|{SET}", re.DOTALL)
+_WHOLE_SET = re.compile(SET, re.DOTALL)
+_CLASSES = {
+    "[:alnum:]": "0-9A-Za-z",
+    "[:alpha:]": "A-Za-z",
+    "[:digit:]": "0-9",
+    "[:lower:]": "a-z",
+    "[:space:]": r"\s",
+    "[:upper:]": "A-Z",
+    "[:xdigit:]": "0-9A-Fa-f",
+}
 
 
 def expand(glob: str, field: str = "glob") -> list[str]:
@@ -63,8 +77,11 @@ def _alternatives(glob: str, start: int) -> tuple[int, list[str]] | None:
 
 
 def coarse(glob: str) -> str:
-    """Return a pattern for `find -path` below `.` that misses nothing of `glob`."""
-    return "./" + re.sub(r"\*{2,}/?|\*", "*", glob)
+    """Return a pattern for `find` that misses nothing of `glob`.
+
+    To a host's programs a letter may be several, of which `?` and sets take one each.
+    """
+    return _LOOSE.sub(lambda found: found[1] or "*", glob)
 
 
 def depth(globs: list[str]) -> int | None:
@@ -79,20 +96,35 @@ def names_hidden(globs: list[str]) -> bool:
     return any(part.startswith(".") for glob in globs for part in glob.split("/"))
 
 
-def matcher(globs: list[str]) -> re.Pattern[str]:
-    """Return what a path below the directory must match as a whole."""
-    return re.compile("|".join(map(_regex, globs)), re.DOTALL)
+def matcher(globs: list[str], *, hidden: bool = False) -> re.Pattern[str]:
+    """Return what a path below the directory must match as a whole.
+
+    With `hidden` a star takes names with a leading dot too.
+
+    Raises:
+        InputError: One has a range that goes backwards.
+    """
+    shown = "" if hidden else r"(?!\.)"
+    told = "|".join(_regex(glob, shown) for glob in globs)
+    try:
+        return re.compile(told, re.DOTALL)
+    except re.error as error:
+        raise InputError(
+            "glob",
+            f"glob has a set of letters that is none: {error.msg}",
+            hint="Put a backslash before a [ that is meant as it stands.",
+        ) from None
 
 
-def _regex(glob: str) -> str:
+def _regex(glob: str, shown: str) -> str:
     parts = glob.split("/")
     told = ""
     for number, part in enumerate(parts):
         last = number == len(parts) - 1
         if part == "**":
-            told += r"(?:(?!\.)[^/]+/)*" + (r"(?!\.)[^/]+" if last else "")
+            told += f"(?:{shown}[^/]+/)*" + (f"{shown}[^/]+" if last else "")
             continue
-        hidden = "" if part.startswith(".") else r"(?!\.)"
+        hidden = "" if part.startswith(".") else shown
         told += hidden + _part(part) + ("" if last else "/")
     return f"(?:{told})"
 
@@ -109,22 +141,24 @@ def _part(part: str) -> str:
         elif letter == "\\" and position < len(part):
             told += re.escape(part[position])
             position += 1
-        elif letter == "[" and (stop := _closing(part, position)) > 0:
-            told += _class(part[position:stop])
-            position = stop + 1
+        elif letter == "[" and (found := _WHOLE_SET.match(part, position - 1)):
+            told += _class(found[0][1:-1])
+            position = found.end()
         else:
             told += re.escape(letter)
     return told
 
 
-def _closing(part: str, position: int) -> int:
-    start = position + (part[position : position + 1] in ("!", "^"))
-    return part.find("]", start + 1)
-
-
 def _class(inside: str) -> str:
     negated = inside[:1] in ("!", "^")
     letters = inside[1:] if negated else inside
-    letters = letters.replace("\\", r"\\").replace("[", r"\[").replace("]", r"\]")
-    letters = letters.replace("^", r"\^").replace("&&", r"&\&").replace("~~", r"~\~")
-    return f"(?!/)[{'^' if negated else ''}{letters}]"
+    told = "".join(
+        _CLASSES.get(part) or _letters(part)
+        for part in re.split(f"({_NAMED})", letters)
+    )
+    return f"(?!/)[{'^' if negated else ''}{told}]"
+
+
+def _letters(text: str) -> str:
+    text = text.replace("\\", r"\\").replace("[", r"\[").replace("]", r"\]")
+    return text.replace("^", r"\^").replace("&&", r"&\&").replace("~~", r"~\~")

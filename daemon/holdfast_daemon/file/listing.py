@@ -14,19 +14,21 @@ if TYPE_CHECKING:
     from holdfast_daemon.limits import Limits
 
 # GNU, busybox and toybox have stat -c, the BSDs and macOS stat -f. Records begin with
-# words that no name has: a name may hold anything else.
+# words that no name has: a name may hold anything else. Names of users and groups have
+# no colon, as the files of accounts have it; blanks they may ("domain users").
 _LIST = r"""p=PATH
 [ -d "$p" ]||{ [ -e "$p" ]&&no nodir "$p" file;no nodir "$p" "$(why "$p")";}
 cd -P -- "$p" 2>/dev/null||no denied "$p" "Permission denied"
 [ -r . ]||no denied "$p" "Permission denied"
 r=$(pwd -P&&echo x);r=${r%??}
 if stat -c %f . >/dev/null 2>&1;
-then f=-c;g="$m %f %s %U %G %Y %n"
-else f=-f;g="$m %Xp %z %Su %Sg %m %N";fi
+then f=-c;g="$m %f %s %Y %U:%G:%n"
+else f=-f;g="$m %Xp %z %m %Su:%Sg:%N";fi
 ok "$r"
 find . -mindepth 1 -maxdepth DEPTH HIDDEN -exec stat "$f" "$g" {} +|head -c MOST
 """
-_FIELDS = 6
+_NUMBERS = 3
+_NAMES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +114,12 @@ def answer(
 
 
 def _entry(record: bytes) -> Entry | None:
-    fields = record.removesuffix(b"\n").split(b" ", _FIELDS - 1)
-    if len(fields) < _FIELDS:
+    *numbers, names = record.removesuffix(b"\n").split(b" ", _NUMBERS)
+    owner = names.split(b":", _NAMES - 1)
+    if len(numbers) < _NUMBERS or len(owner) < _NAMES:
         return None
-    mode, size, user, group, modified, name = fields
+    mode, size, modified = numbers
+    user, group, name = owner
     try:
         return Entry(
             shown(name.removeprefix(b"./")),

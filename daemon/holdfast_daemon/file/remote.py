@@ -13,12 +13,12 @@ import stat
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from holdfast_daemon.connection.sftp import SftpError, sftp
-from holdfast_daemon.errors import InputError, LinkError, Ran, Reason
+from holdfast_daemon.connection.sftp import SftpError, SftpGone, sftp
+from holdfast_daemon.errors import LinkError, Ran, Reason
 from holdfast_daemon.file import editing, reading, sensitive
 from holdfast_daemon.file.fault import failed, fault
 from holdfast_daemon.file.listing import Entry, Listing
-from holdfast_daemon.file.script import quote_path, shown
+from holdfast_daemon.file.script import sftp_path, shown
 from holdfast_daemon.file.writing import Mode, WriteAnswer
 
 if TYPE_CHECKING:
@@ -45,15 +45,26 @@ _KINDS = {
 
 @asynccontextmanager
 async def _session(site: Site, path: str) -> AsyncGenerator[Sftp]:
-    quote_path(path)  # the same are no paths here
+    sftp_path(path)
     clock = asyncio.timeout(site.limits.file_seconds)
+    opened: Sftp | None = None
     try:
         async with (
             clock,
             await site.pool.lease(site.host) as lease,
             sftp(lease.link) as session,
         ):
+            opened = session
             yield session
+    except SftpGone as error:
+        changing = opened is not None and opened.changing
+        told = "whether it was done is not known" if changing else "nothing was changed"
+        raise LinkError(
+            Reason.CONNECTION_LOST,
+            f"the connection to {site.host.shown} was lost: {error}; {told}",
+            hint="Look at the file before it is tried again." if changing else "",
+            ran=Ran.UNKNOWN if changing else Ran.NO,
+        ) from None
     except SftpError as error:
         raise failed(path, str(error), sudo=True) from None
     except TimeoutError:
@@ -67,27 +78,10 @@ async def _session(site: Site, path: str) -> AsyncGenerator[Sftp]:
         ) from None
 
 
-def _raw(path: str) -> bytes:
-    """Return a path as SFTP has it: it begins in the home directory.
-
-    Raises:
-        InputError: Only a shell knows where it is.
-    """
-    if path.startswith("~") and path[:2] not in ("~", "~/"):
-        raise InputError(
-            "path",
-            f"{path}: whose directory that is only a shell knows, and this host has"
-            " none",
-            hint="Give the whole path, or ./ before a name that begins so.",
-        )
-    inner = path[1:].lstrip("/") if path[:1] == "~" else path
-    return inner.encode() or b"."
-
-
 async def _look(session: Sftp, path: str, *, write: bool) -> tuple[bytes, Attributes]:
     """Return what a regular file is really called, and what it is."""
-    found = await session.stat(_raw(path))
-    real = await session.real(_raw(path))
+    found = await session.stat(sftp_path(path))
+    real = await session.real(sftp_path(path))
     kind = _KINDS.get(stat.S_IFMT(found.mode))
     if kind is not None:
         raise fault(("kind", shown(real), kind), write=write)
@@ -105,13 +99,13 @@ async def read(site: Site, request: ReadRequest) -> ReadAnswer:
         most = site.limits.file_edit_bytes
         if found.size > most:
             raise fault(("large", real, str(found.size)), write=False)
-        body = await session.read(_raw(request.path), most)
+        body = await session.read(sftp_path(request.path), most)
     return reading.of_whole(request, real, body)
 
 
 async def write(site: Site, request: WriteRequest) -> WriteAnswer:
     """Write a file."""
-    path = _raw(request.path)
+    path = sftp_path(request.path)
     async with _session(site, request.path) as session:
         before: Attributes | None = None
         try:
@@ -129,21 +123,52 @@ async def write(site: Site, request: WriteRequest) -> WriteAnswer:
             raise fault(("exists", real), write=True)
         if before is None and request.expected:
             raise fault(("gone", real), write=True)
-        old, kept = b"", True
-        if before is not None and (request.expected or request.mode is Mode.APPEND):
-            old = await session.read(path, before.size + 1)
-            now = hashlib.sha256(old).hexdigest()
-            if request.expected not in ("", now):
-                raise fault(("changed", real, now), write=True)
-        if before is not None and request.mode is Mode.APPEND:
-            await session.append(name, request.data)
+        append = before is not None and request.mode is Mode.APPEND
+        old, most = b"", site.limits.file_edit_bytes
+        if before is not None:
+            old = await _held(session, request, real, before, most)
+        if append:
+            await _add(session, name, request.data, real)
+            kept = True
         else:
-            old = b""
             kept = await _put(session, name, request, before)
-    digest = hashlib.sha256(old + request.data).hexdigest()
-    size = len(old) + len(request.data)
+    whole, size = request.data, len(request.data)
+    if append and before is not None:
+        whole, size = old + whole, before.size + size
+    # what is behind a part of the file is no SHA-256 of it
+    digest = hashlib.sha256(whole).hexdigest() if len(whole) == size else ""
     note = _BY_SFTP if kept else _OWNER_LOST
     return WriteAnswer(real, len(request.data), before is None, digest, size, note)
+
+
+async def _held(
+    session: Sftp, request: WriteRequest, real: str, before: Attributes, most: int
+) -> bytes:
+    """Return what is in a file, where that matters and it is small enough to fetch.
+
+    Raises:
+        DaemonError: It holds something else than was expected, or can't be compared.
+    """
+    if not request.expected and request.mode is not Mode.APPEND:
+        return b""
+    if before.size > most:
+        if request.expected:
+            raise fault(("large", real, str(before.size)), write=True)
+        return b""
+    held = await session.read(sftp_path(request.path), before.size + 1)
+    now = hashlib.sha256(held).hexdigest()
+    if request.expected not in ("", now):
+        raise fault(("changed", real, now), write=True)
+    return held
+
+
+async def _add(session: Sftp, name: bytes, data: bytes, real: str) -> None:
+    try:
+        await session.append(name, data)
+    except SftpError as error:
+        if not session.changing:  # it could not even be opened
+            raise
+        raise fault(("half", real, str(error)), write=True) from None
 
 
 async def _put(
@@ -198,11 +223,11 @@ async def edit(site: Site, path: str, edits: Sequence[Edit]) -> WriteAnswer:
             raise sensitive.refusal(real, write=True)
         if before.size > limits.file_edit_bytes:
             raise fault(("large", real, str(before.size)), write=True)
-        body = await session.read(_raw(path), limits.file_edit_bytes)
+        body = await session.read(sftp_path(path), limits.file_edit_bytes)
         if sensitive.is_key(body):
             raise sensitive.refusal(real, write=True)
-        edited = editing.apply(body, edits, real)
-        if await session.read(_raw(path), limits.file_edit_bytes) != body:
+        edited = await asyncio.to_thread(editing.apply, body, edits, real)
+        if await session.read(sftp_path(path), limits.file_edit_bytes) != body:
             raise _changed(real)
         kept = await _swap(session, name, edited, before)
     digest = hashlib.sha256(edited).hexdigest()
@@ -219,13 +244,21 @@ async def listing(site: Site, request: ListRequest) -> Listing:
     most = site.limits.file_entries
     entries: list[Entry] = []
     async with _session(site, request.path) as session:
-        top = await session.real(_raw(request.path))
+        top = await session.real(sftp_path(request.path))
         if not stat.S_ISDIR((await session.stat(top)).mode):
             raise fault(("nodir", shown(top), "file"), write=False)
-        waiting = [(b"", 1)]
+        waiting, amiss = [(b"", 1)], 0
         while waiting and len(entries) <= most:
             below, depth = waiting.pop(0)
-            for name, found in await session.list(posixpath.join(top, below)):
+            try:
+                rows = await session.list(posixpath.join(top, below))
+            except SftpError:
+                if not below:
+                    raise
+                # one that is closed, or gone meanwhile, hides no other
+                amiss += 1
+                continue
+            for name, found in rows:
                 if name.startswith(b".") and not request.hidden:
                     continue
                 path = posixpath.join(below, name)
@@ -236,4 +269,5 @@ async def listing(site: Site, request: ListRequest) -> Listing:
                 if stat.S_ISDIR(found.mode) and depth < request.depth:
                     waiting.append((path, depth + 1))
     entries.sort(key=lambda one: one.path)
-    return Listing(shown(top), tuple(entries[:most]), len(entries) > most, _BY_SFTP)
+    note = f"{_BY_SFTP}; {amiss} directories could not be read" if amiss else _BY_SFTP
+    return Listing(shown(top), tuple(entries[:most]), len(entries) > most, note)

@@ -30,14 +30,15 @@ _PRELUDE = r"""LC_ALL=C;export LC_ALL;CDPATH=;m=MARK;c=${m#*-};set -f
 no(){ printf '%s\0' "$m" no "$@" "$m";exit 0;}
 ok(){ printf '%s\0' "$m" ok "$@" "$m";}
 """
+# It goes there itself: to whoever else would, /proc/self is another process.
 _RESOLVE = r"""why(){ ls -d -- "$1" 2>&1 >/dev/null;}
 resolve(){ r=$1;k=0
 while :;do
 case $r in */*) d=${r%/*}/;b=${r##*/};;*) d=./;b=$r;;esac
 case $b in ''|.|..) d=$r;b=;;esac
 [ -d "$d" ]||no parent "$d" "$(why "$d")"
-d=$(cd -P -- "$d" 2>/dev/null&&pwd -P&&echo x)||no denied "$d" "Permission denied"
-d=${d%??};r=${d%/}/$b
+cd -P -- "$d" 2>/dev/null||no denied "$d" "Permission denied"
+d=$(pwd -P&&echo x);d=${d%??};r=${d%/}/$b
 [ -n "$b" ]||{ r=$d;return;}
 [ -L "$r" ]||return 0
 k=$((k+1));[ $k -lt 40 ]||no parent "$1" "Too many levels of symbolic links"
@@ -79,6 +80,24 @@ def quote_path(path: str, field: str = "path") -> str:
         base = f"~{user}" if user else '"$HOME"'
         return base + (shlex.quote(rest) if rest else "")
     return shlex.quote(path)
+
+
+def sftp_path(path: str, field: str = "path") -> bytes:
+    """Return a path as SFTP has it: it begins in the home directory.
+
+    Raises:
+        InputError: It can't be one, or only a shell knows where it is.
+    """
+    quote_path(path, field)  # what can be no path for a shell can be none here
+    if path.startswith("~") and path[:2] not in ("~", "~/"):
+        raise InputError(
+            field,
+            f"{path}: whose directory that is only a shell knows, and files of this"
+            " host are reached by SFTP",
+            hint="Give the whole path, or ./ before a name that begins so.",
+        )
+    inner = path[1:].lstrip("/") if path[:1] == "~" else path
+    return inner.encode() or b"."
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,18 +27,22 @@ if TYPE_CHECKING:
 
 _PATTERN_CHARS = 2000
 _LINE_CHARS = 500
+_NUL = "\u2400"
 # What means the same in bytes as in letters: then a file in Latin-1 is text to grep.
 _BYTES = re.compile(r"(?:[ -,/-Z^_-~-]|\\[bdst(){}|.+*?$^/])*")
+# What a glob for rg had better not have.
+_STRANGE = re.compile(rf"(?:\\.|{globs.SET}|[^A-Za-z0-9._-])+", re.DOTALL)
 _ROW = re.compile(rb"(\d+)([:-])(.*)", re.DOTALL)
 
-_SEARCH = r"""p=PATH;y=.
+# A file that is named is looked through whatever it holds: many a log has a NUL.
+_SEARCH = r"""p=PATH;y=.;i=-I
 if [ -d "$p" ];then cd -P -- "$p" 2>/dev/null||no denied "$p" "Permission denied"
 [ -r . ]||no denied "$p" "Permission denied"
 r=$(pwd -P&&echo x);r=${r%??}
 else resolve "$p";regular;GUARD
 [ -r "$r" ]||no denied "$r" "Permission denied"
 cd -P -- "$d"||no denied "$d" "Permission denied"
-y=./$b;fi
+y=./$b;i=-a;fi
 q=PATTERN;x=EXTENDED
 LC_ALL=LOCALE;k=;v=
 try(){ v=$(printf 'x\n'|"$@" - 2>&1 >/dev/null);[ $? -le 1 ];}
@@ -53,10 +57,11 @@ else no pattern "$p" "this host has only grep -E, which does not know all of it"
 [ $k = grep ]&&[ "$(printf x|grep --null -HIc x - 2>/dev/null|wc -c)" -lt 3 ]&&k=plain
 ok "$r" "$([ "$y" = . ]&&printf d||printf f)" "$k"
 case $k in
-rg) set -- --no-config --engine=auto --hidden --no-ignore --no-messages
-rg "$@" --color=never --no-heading -H --null NOGIT RGLOB CASE RMODE -e "$q" -- "$y";;
-grep) find "$y" FIND -exec grep $o -HIs --null CASE GMODE -e "$q" -- {} +;;
-plain) find "$y" FIND -exec grep $o -ls CASE -e "$q" -- {} +|while IFS= read -r f
+rg) set -- --no-config --engine=auto --hidden --no-ignore --color=never --no-heading
+[ $i = -I ]||set -- "$@" -a
+rg "$@" -H --null RGLOB NOGIT CASE RMODE -e "$q" -- "$y";;
+grep) find "$y" FIND -exec grep $o -H $i --null CASE GMODE -e "$q" -- {} +;;
+plain) find "$y" FIND -exec grep $o -l CASE -e "$q" -- {} +|while IFS= read -r f
 do PLAIN
 done;;
 esac|head -c MOST
@@ -120,6 +125,13 @@ def check(request: SearchRequest) -> None:
         raise InputError(
             "pattern", "pattern has a newline: lines are searched one by one"
         )
+    if request.glob.startswith("!"):
+        raise InputError(
+            "glob",
+            "glob says which files are searched, and none that are not",
+            hint="Put a backslash before a ! that is meant as it stands.",
+        )
+    _exact(request.glob)
 
 
 def script(request: SearchRequest, limits: Limits) -> Script:
@@ -153,15 +165,19 @@ def script(request: SearchRequest, limits: Limits) -> Script:
 def _test(glob: str) -> str:
     """Return what `find` is asked about a name or, where it has a slash, a path."""
     if "/" not in glob:
-        return f"-name {shlex.quote(glob)}"
+        return f"-name {shlex.quote(globs.coarse(glob))}"
     inner = glob.removeprefix("./").lstrip("/")
-    return f"-path {shlex.quote(globs.coarse(inner))}"
+    return f"-path {shlex.quote('./' + globs.coarse(inner))}"
 
 
 def _rg(glob: str) -> str:
-    """Return a glob as rg takes it: one with a slash begins in the directory."""
-    inner = glob.removeprefix("./").lstrip("/").removeprefix("!")
-    return f"/{inner}" if "/" in glob else inner
+    """Return a glob for rg that misses nothing; one with a slash begins here.
+
+    To rg more letters mean something, and it refuses what it can't read.
+    """
+    parts = glob.removeprefix("./").lstrip("/").split("/")
+    told = "/".join(one if one == "**" else _STRANGE.sub("*", one) for one in parts)
+    return f"/{told}" if "/" in glob else told
 
 
 def _modes(request: SearchRequest) -> tuple[str, str, str]:
@@ -177,7 +193,11 @@ def _modes(request: SearchRequest) -> tuple[str, str, str]:
 
 
 def answer(
-    request: SearchRequest, fields: tuple[str, ...], body: bytes, limits: Limits
+    request: SearchRequest,
+    fields: tuple[str, ...],
+    body: bytes,
+    said: str,
+    limits: Limits,
 ) -> Searched:
     """Return what a reply tells; `body` is what came behind its head."""
     root, kind, engine = fields
@@ -186,10 +206,10 @@ def answer(
     matches: list[Match] = []
     hidden = 0
     secret: set[str] = set()
-    rows = _rows(request, body, engine, cut=cut)
+    rows = _rows(request, body, engine, cut=cut, named=kind == "f")
     for match in rows:
         name = match.path.removeprefix("./")
-        if glob is not None and kind == "d" and not glob.fullmatch(name):
+        if glob is not None and not glob.fullmatch(name):
             continue
         whole = root if kind == "f" else posixpath.join(root, name)
         if kind == "d" and sensitive.holds_secrets(whole):
@@ -206,6 +226,8 @@ def answer(
         notes.append(f"more than {request.limit:,} matches: raise limit or narrow it")
     if cut:
         notes.append("there was too much to tell: narrow path, glob or pattern")
+    if amiss := sum("ermission denied" in line for line in said.splitlines()):
+        notes.append(f"{amiss} files or directories could not be searched")
     if hidden:
         notes.append(f"{hidden} files that hold secrets match, and are not shown")
     return Searched(tuple(matches[: request.limit]), more or cut, "; ".join(notes))
@@ -213,17 +235,17 @@ def answer(
 
 def _exact(glob: str) -> re.Pattern[str] | None:
     """Return what paths must match beyond what the host looked at; None: nothing."""
-    if "/" not in glob:
+    if not glob:
         return None
     found = [
         one.removeprefix("./").lstrip("/") if "/" in one else f"**/{one}"
         for one in globs.expand(glob)
     ]
-    return globs.matcher(found)
+    return globs.matcher(found, hidden=True)
 
 
 def _rows(
-    request: SearchRequest, body: bytes, engine: str, *, cut: bool
+    request: SearchRequest, body: bytes, engine: str, *, cut: bool, named: bool
 ) -> Iterator[Match]:
     if request.output is Output.FILES:
         names = body.split(b"\0")
@@ -239,7 +261,7 @@ def _rows(
             if found and count.strip().isdigit() and int(count):
                 yield Match(shown(name), count=int(count))
         return
-    groups = _plain(lines) if engine == "plain" else _named(lines)
+    groups = _plain(lines, binary=named) if engine == "plain" else _named(lines)
     for name, rows in groups:
         yield from _matches(request, shown(name), rows)
 
@@ -249,7 +271,7 @@ _Row = tuple[int, bool, bytes]
 
 def _row(text: bytes) -> _Row | None:
     found = _ROW.fullmatch(text)
-    if found is None or b"\0" in found[3]:
+    if found is None:
         return None
     return int(found[1]), found[2] == b":", found[3]
 
@@ -265,15 +287,18 @@ def _named(lines: list[bytes]) -> Iterator[tuple[bytes, list[_Row]]]:
     yield from found.items()
 
 
-def _plain(lines: list[bytes]) -> Iterator[tuple[bytes, list[_Row]]]:
-    """Yield the same from lines below one that names the file."""
+def _plain(lines: list[bytes], *, binary: bool) -> Iterator[tuple[bytes, list[_Row]]]:
+    """Yield the same from lines below one that names the file.
+
+    `binary`: also those that only a file has that is no text.
+    """
     name, rows = b"", list[_Row]()
     for line in lines:
         if line.endswith(b"\0"):
             if rows:
                 yield name, rows
             name, rows = line[:-1], []
-        elif (row := _row(line)) is not None:
+        elif (row := _row(line)) is not None and (binary or b"\0" not in row[2]):
             rows.append(row)
     if rows:
         yield name, rows
@@ -300,5 +325,5 @@ def _line(text: bytes) -> str:
         told = text.decode()
     except UnicodeDecodeError:
         told = text.decode("latin-1")
-    told = told.removesuffix("\r")
+    told = told.removesuffix("\r").replace("\0", _NUL)
     return told if len(told) <= _LINE_CHARS else f"{told[:_LINE_CHARS]}…"

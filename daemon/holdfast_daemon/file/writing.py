@@ -29,18 +29,20 @@ _SUM = re.compile(r"[0-9a-f]{64}")
 # $r resolved, $d its directory, $g 1 when it is there; $w the bytes to come, $x what
 # the file's sum must be, $i 1 when it is written in place.
 # The new file is made in a directory that only we may enter, and in which we stand: so
-# whoever owns the one above it puts no link under its name meanwhile.
+# whoever owns the one above it puts no link under its name meanwhile. That one's group
+# and access list, which are handed down, are a new file's too.
 _STAGE = r"""w=BYTES;i=;u=$(umask);v=ASKED;t=./${r##*/};k=.holdfast.$c
 alone(){ [ "$1" ]&&e=$( (umask 077;mkdir -m 700 -- "${1%/}/$k") 2>&1)||return 1
-cd -P -- "${1%/}/$k"&&[ "$(pwd -P)" = "${1%/}/$k" ]&&[ -O . ]&&z=1&&return
+cd -P -- "${1%/}/$k"&&[ "$(pwd -P)" = "${1%/}/$k" ]&&[ -O . ]&&z=1||{
 e="it is not ours alone";return 1;}
+[ -g . ]||[ ! -g .. ]||chmod g+s . 2>/dev/null||:;}
 z=;trap '[ -z "$z" ]||{ rm -f -- "$t";cd -P ..&&rmdir -- "$k" 2>/dev/null;}' EXIT
 trap 'exit 1' HUP INT TERM PIPE
 alone "$d"||{ f=$e;i=1
 [ "$g" ]||no stage "$r" "$f"
 alone "$(cd -P -- "${TMPDIR:-/tmp}"&&pwd -P)"||no stage "$r" "$f"
 }
-e=$( (umask 077;set -C;: >"$t") 2>&1)||no stage "$r" "$e"
+e=$( ([ -z "$g$v" ]||umask 077;set -C;: >"$t") 2>&1)||no stage "$r" "$e"
 attrs(){ set -- $(ls -ldn -- "$1");printf %s "$1 $3 $4";}
 if [ "$g" ]&&[ -z "$i" ]&&[ "$j" != append ];then
 set -- $(ls -ldn -- "$r");[ "$2" = 1 ]||i=1
@@ -54,22 +56,26 @@ set -- $(ls -ldn -- "$t");[ "$5" = "$w" ]||no short "$r" "$5"
 if [ "$g" ]&&[ -z "$i" ]&&[ "$j" != append ]
 then [ "$(attrs "$r")" = "$(attrs "$t")" ]||i=1;fi
 """
+# What something is mounted on is busy: nothing can take its place.
 _SWAP = r"""umask "$u"
+over(){ i=1;e=$(cat 2>&1 <"$t" >"$r")||no half "$r" "$e";}
 late(){ g=1;i=1;e=$(cat 2>&1 <"$t" >>"$r")||no half "$r" "$e";}
 if [ "$g" ]&&[ "$v" ]&&{ [ "$i" ]||[ "$j" = append ];};then chmod go= "$r";fi
 if [ "$g" ]&&[ "$j" = append ];then i=1
 e=$(cat 2>&1 <"$t" >>"$r")||no half "$r" "$e"
-elif [ "$i" ];then e=$(cat 2>&1 <"$t" >"$r")||no half "$r" "$e"
+elif [ "$i" ];then over
 elif [ "$g" ];then [ -z "$v" ]||chmod PERMS "$t"
-e=$(mv -f -- "$t" ../ 2>&1)||no write "$r" "$e"
-else chmod PERMS "$t"
+e=$(mv -f -- "$t" ../ 2>&1)||case $e in
+*busy) [ -z "$v" ]||chmod go= "$r";over;;
+*)no write "$r" "$e";;esac
+else [ -z "$v" ]||chmod PERMS "$t"
 e=$(ln -- "$t" ../ 2>&1)||{ [ -e "$r" ]||[ -L "$r" ]&&[ "$j" = create ]&&no exists "$r"
 if [ "$j" = append ]&&[ -f "$r" ];then late;else
 e=$(mv -f -- "$t" ../ 2>&1)||no write "$r" "$e";fi;}
 fi
 [ -z "$i" ]||CHMOD
-q=;[ "$j" = append ]&&q=$(hash "$r")
-set -- $(ls -ldn -- "$r")
+q=;set -- $(ls -ldn -- "$r")
+[ "$j" = append ]&&[ "$5" -le HASHED ]&&q=$(hash "$r")
 ok "$r" "${g:-0}" "${i:-0}" "$5" "$q"
 """
 _WRITE = (
@@ -164,13 +170,13 @@ def check(request: WriteRequest) -> None:
         raise InputError("path", "path ends with / and names a directory")
 
 
-def script(request: WriteRequest) -> Script:
+def script(request: WriteRequest, limits: Limits) -> Script:
     """Return what is run to write a file; the data follow it."""
     check(request)
     path = quote_path(request.path)
     parent = posixpath.dirname(request.path) if request.make_parents else ""
     parents = quote_path(parent) if parent else "''"
-    perms, chmod, asked = "'=rw'", ":", ""
+    perms, chmod, asked = "''", ":", ""
     if request.permissions:
         asked = "1"
         perms = request.permissions
@@ -178,6 +184,7 @@ def script(request: WriteRequest) -> Script:
     text = _WRITE.replace("LEXICAL", sensitive.case("p", write=True))
     text = text.replace("GUARD", sensitive.case("r", write=True))
     text = text.replace("BYTES", str(len(request.data)))
+    text = text.replace("HASHED", str(limits.file_hash_bytes))
     text = text.replace("EXPECTED", f"'{request.expected}'")
     text = text.replace("PERMS", perms).replace("CHMOD", chmod)
     text = text.replace("ASKED", asked)
@@ -191,7 +198,8 @@ def edit_script(path: str, limits: Limits) -> Script:
     largest = limits.file_edit_bytes
     text = _EDIT.replace("GUARD", sensitive.case("r", write=True))
     text = text.replace("LARGEST", str(largest)).replace("TAKEN", str(largest + 1))
-    text = text.replace("PERMS", "'=rw'").replace("CHMOD", ":").replace("ASKED", "")
+    text = text.replace("PERMS", "''").replace("CHMOD", ":").replace("ASKED", "")
+    text = text.replace("HASHED", "0")
     return compose(text.replace("PATH", quote_path(path), 1), hashes=True)
 
 
@@ -203,7 +211,7 @@ def answer(data: bytes, reply: Reply, *, append: bool = False) -> WriteAnswer:
     note = ""
     if in_place == "1" and not append:
         note = (
-            "written in place, not swapped in one step: its owner, mode or other names"
-            " could not be kept otherwise"
+            "written in place, not swapped in one step: its owner, mode, other names or"
+            " mount could not be kept otherwise"
         )
     return WriteAnswer(path, len(data), there == "0", digest, int(size or 0), note)

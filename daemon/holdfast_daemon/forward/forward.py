@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 from dataclasses import replace
+from functools import partial
 from random import random
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,8 @@ from holdfast_daemon.connection import tunnel
 from holdfast_daemon.connection.state import Backoff
 from holdfast_daemon.connection.tunnel import Place, Unreached
 from holdfast_daemon.errors import DaemonError, DeniedError, NeedsError
-from holdfast_daemon.forward import listener, socket_there, socks
-from holdfast_daemon.forward.about import State
+from holdfast_daemon.forward import listener, near, socket_there, socks
+from holdfast_daemon.forward.about import CLOSED, State, forbidden
 from holdfast_daemon.forward.guest import Guest, Nobody
 from holdfast_daemon.forward.pipe import Pipe, Tally
 from holdfast_daemon.forward.wish import Direction
@@ -36,13 +37,6 @@ _log = logging.getLogger(__name__)
 
 # How often it is looked whether a person has logged in meanwhile.
 _LOOK_SECONDS = 1.0
-_CLOSED = "it was closed"
-BARRED = "the rules do not allow this host any more"
-
-
-def closed_by(client: str) -> str:
-    """Return why a forward ends that a client closes."""
-    return f"{_CLOSED} by {client}"
 
 
 class Forward:
@@ -64,16 +58,18 @@ class Forward:
         pool: Pool,
         limits: Limits,
         clock: Clock,
-        allowed: Callable[[Host], Awaitable[bool]],
+        forbids: Callable[[Forward], Awaitable[str]],
+        barred: Callable[[Place, Host], Awaitable[bool]],
     ) -> None:
-        """Open nothing yet; `allowed` is asked before it is kept and each return."""
+        """Open nothing yet; `forbids` says why not, `barred` of a place here."""
         self.about = about
         self.wish = wish
         self.host = host
         self._pool = pool
         self._limits = limits
         self._clock = clock
-        self._allowed = allowed
+        self._forbids = forbids
+        self._barred = barred
         self.listen = wish.listen
         self._state = State.AWAY
         self._turned = asyncio.Event()
@@ -90,6 +86,7 @@ class Forward:
         self._listening: tunnel.Listening | None = None
         self._ride: Ride | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self.on_end: Callable[[Forward], None] | None = None
 
     @property
@@ -111,6 +108,11 @@ class Forward:
     def running(self) -> bool:
         """It is kept, whether its connection is there just now or not."""
         return self.state is not State.STOPPED
+
+    @property
+    def closing(self) -> bool:
+        """Somebody closes it, or has closed it: nothing keeps it up any more."""
+        return self._closing is not None
 
     @property
     def connections(self) -> int:
@@ -136,9 +138,13 @@ class Forward:
         """
         try:
             await self._settle(first=True)
+            why = await self._forbids(self)
         except BaseException:
-            self._let_go(_CLOSED)
+            self._let_go(CLOSED)
             raise
+        if why:
+            await self._end(why)
+            raise forbidden(why)
         self.keep()
 
     def keep(self) -> None:
@@ -174,16 +180,34 @@ class Forward:
             self.last_error = ""
             found.close()
 
-    async def close(self, why: str = _CLOSED, *, tell_host: bool = True) -> None:
-        """Listen no more and end what goes through it.
+    async def close(self, why: str = CLOSED, *, tell_host: bool = True) -> None:
+        """Listen no more and end what goes through it, whoever waits for that.
 
         The host need not be told where its connection is about to be closed, but of a
         socket, which its sshd leaves behind.
         """
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.cancel()
-            await asyncio.wait({keeper})
+        if self._closing is None:
+            closing = self._close(why, tell_host=tell_host)
+            self._closing = asyncio.create_task(closing)
+        await asyncio.shield(self._closing)
+
+    async def _close(self, why: str, *, tell_host: bool) -> None:
+        try:
+            keeper, self._keeper = self._keeper, None
+            if keeper is not None:
+                keeper.cancel()
+                await asyncio.wait({keeper})
+        finally:
+            await self._end(why, tell_host=tell_host)
+
+    async def _end(self, why: str, *, tell_host: bool = True) -> None:
+        try:
+            await self._end_there(tell_host=tell_host)
+        finally:
+            self._let_go(why)
+
+    async def _end_there(self, *, tell_host: bool) -> None:
+        """Have the host listen no more, and leave no socket there."""
         listening, self._listening = self._listening, None
         ride = self._ride
         there = ride is not None and not ride.link.closed
@@ -192,7 +216,6 @@ class Forward:
                 await listening.close(self._limits.stop_seconds)
             if self.listen.path:
                 await socket_there.clear(ride.link, self.listen.path)
-        self._let_go(why)
 
     # keeping it up
 
@@ -231,9 +254,9 @@ class Forward:
                 raise
 
     async def _keep(self) -> None:
-        # The rules may have changed while it was opened.
-        if not await self._allowed(self.host):
-            self._let_go(BARRED)
+        # The rules may have changed before it was among those that heed their change.
+        if why := await self._forbids(self):
+            await self._end(why)
             return
         if self.state is State.AWAY:
             await self._return()
@@ -260,8 +283,8 @@ class Forward:
             limits.login_pause_seconds, limits.login_pause_max_seconds, random
         )
         while True:
-            if not await self._allowed(self.host):
-                self._let_go(BARRED)
+            if why := await self._forbids(self):
+                self._let_go(why)
                 return
             try:
                 await self._settle()
@@ -282,8 +305,11 @@ class Forward:
     async def _somebody_logs_in(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            if self._pool.find(self.host) is not None:
-                return
+            if self._pool.connected(self.host.account):
+                # by what the ssh configuration says now, perhaps
+                now = await self._pool.renewal.of(self.host, None)
+                if self._pool.find(now) is not None:
+                    return
 
     def _kept(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or task.exception() is None:
@@ -306,7 +332,7 @@ class Forward:
             self.state = State.STOPPED
             self.ended_at = self._clock.monotonic()
             self.ended_for, self.broken_off = why, open_now
-            if not why.startswith(_CLOSED):
+            if not why.startswith(CLOSED):
                 self.last_error = why
             if self.on_end is not None:
                 self.on_end(self)
@@ -404,19 +430,13 @@ class Forward:
             self.refused += 1
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         pipe = Pipe(self.tally, self._pipes.add, self._over, from_host=True)
-        loop = asyncio.get_running_loop()
+        barred = partial(self._barred, place, self.host)
         try:
-            async with asyncio.timeout(self._limits.channel_open_seconds):
-                if place.path:
-                    await loop.create_unix_connection(lambda: pipe, place.path)
-                else:
-                    await loop.create_connection(lambda: pipe, place.host, place.port)
-        except OSError as error:  # TimeoutError is one
+            await near.connect(pipe, place, barred, self._limits.channel_open_seconds)
+        except OSError as error:
             self.refused += 1
-            # asyncio's own words name no reason
-            why = os.strerror(error.errno) if error.errno else "it does not answer"
-            self.last_error = f"{place}: {why}"
-            raise OSError(error.errno or errno.ETIMEDOUT, why) from None
+            self.last_error = f"{place}: {error.strerror}"
+            raise
         if ride is not self._ride:
             # Whom it was for was cut off meanwhile.
             pipe.reset()

@@ -145,8 +145,12 @@ class Pipe(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if transport.can_write_eof():
-            transport.write_eof()
+        try:
+            if transport.can_write_eof():
+                transport.write_eof()
+        except OSError:  # its reset is told only to who reads or writes
+            self.reset()
+            return
         self._close_if_done()
 
     def hold(self) -> None:

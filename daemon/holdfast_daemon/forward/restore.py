@@ -1,43 +1,89 @@
-"""Whether a forward that was left behind may be kept: asks the rules again."""
+"""Whether a forward may be kept, or kept again: asks the rules of now."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import logging
+import random
 from typing import TYPE_CHECKING
 
-from holdfast_daemon.errors import DeniedError, Reason, StateError
+from holdfast_daemon.connection.state import Backoff
+from holdfast_daemon.errors import DaemonError, DeniedError, Reason, StateError
+from holdfast_daemon.forward.about import BARRED, NARROWED
+from holdfast_daemon.forward.wish import everybody
 from holdfast_daemon.hosts.host import Overrides
 from holdfast_daemon.policy.caller import Caller
 from holdfast_daemon.policy.rules import Action, Operation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable
 
+    from holdfast_daemon.config import Config
+    from holdfast_daemon.connection.pool import Pool
+    from holdfast_daemon.connection.tunnel import Place
     from holdfast_daemon.forward.about import About
     from holdfast_daemon.forward.store import Saved
     from holdfast_daemon.hosts.host import Host
     from holdfast_daemon.hosts.inventory import Inventory
-    from holdfast_daemon.paths import Places
     from holdfast_daemon.policy.gate import Gate
+
+_log = logging.getLogger(__name__)
+
+_FIRST = 0.5
+_MOST = 60.0
 
 
 class Restorer:
     """Asks the gate in the name of the client that opened a forward."""
 
-    def __init__(self, gate: Gate, inventory: Inventory) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        inventory: Inventory,
+        pool: Pool,
+        config: Callable[[], Config],
+    ) -> None:
         self._gate = gate
         self._inventory = inventory
+        self._pauses = pool.pauses
+        self._config = config
 
-    async def allows(self, about: About, host: Host) -> bool:
-        """Whether the rules of now let `about` lead through `host`."""
+    async def forbids(self, about: About, listen: Place, host: Host) -> str:
+        """Say why the rules of now do not let it be so; empty: they do."""
         disabled = await self._disabled()
+        if everybody(listen) and not self._config().forward_wildcard:
+            return NARROWED
         try:
             self._gate.decide(_operation(about), host, disabled)
         except DeniedError:
-            return False
-        return True
+            return BARRED
+        return ""
 
-    async def admit(self, saved: Saved) -> Host:
+    async def admit(
+        self, saved: Saved, wanted: Callable[[], bool], told: Callable[[str], None]
+    ) -> Host | None:
+        """Return where a forward of an earlier run leads; None: it is not to return.
+
+        What somebody can mend, as a mistake in ssh config, is waited for, as long as it
+        is `wanted`; `told` hears each time why it is not back.
+        """
+        backoff = Backoff(_FIRST, _MOST, random.random)
+        why = ""
+        while wanted():
+            try:
+                return await self._admit(saved)
+            except DaemonError as error:
+                if error.message != why:
+                    why = error.message
+                    _log.warning("forward %s stays away: %s", saved.about.id, why)
+                passing = error.reason is Reason.AUDIT_UNAVAILABLE
+                if isinstance(error, DeniedError) and not passing:
+                    told(f"{why}; a later daemon asks again")
+                    return None
+            told(why)
+            await self._pauses.rest(backoff.failed())
+        return None
+
+    async def _admit(self, saved: Saved) -> Host:
         """Resolve the host of a forward of an earlier run, and record that it returns.
 
         Raises:
@@ -74,10 +120,10 @@ def _operation(about: About) -> Operation:
     caller = Caller(
         about.principal, name=about.client, allowed_hosts=about.allowed_hosts
     )
-    return Operation("ForwardService/OpenForward", Action.EXECUTE, "forward", caller)
-
-
-def guarded(places: Places, environ: Mapping[str, str]) -> Sequence[Path]:
-    """Return the sockets whose user can act as this person: ours and the agent's."""
-    agent = environ.get("SSH_AUTH_SOCK", "")
-    return [places.socket, *([Path(agent)] if agent[:1] == "/" else [])]
+    return Operation(
+        "ForwardService/OpenForward",
+        Action.EXECUTE,
+        "forward",
+        caller,
+        about.default_port,
+    )

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast_daemon import ids
 from holdfast_daemon.errors import (
     DaemonError,
-    DeniedError,
     InputError,
     LimitError,
     NotFoundError,
@@ -19,35 +16,28 @@ from holdfast_daemon.errors import (
     StateError,
 )
 from holdfast_daemon.forward import store
-from holdfast_daemon.forward.about import About
-from holdfast_daemon.forward.forward import BARRED, Forward
-from holdfast_daemon.forward.wish import Direction
+from holdfast_daemon.forward.about import FORBIDDEN, About, forbidden
+from holdfast_daemon.forward.absent import Absent, host_of
+from holdfast_daemon.forward.book import Book
+from holdfast_daemon.forward.claim import Claim
+from holdfast_daemon.forward.forward import Forward
+from holdfast_daemon.hosts.host import may_share
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from holdfast_daemon.clock import Clock
     from holdfast_daemon.connection.pool import Pool
+    from holdfast_daemon.forward.guard import Guard
+    from holdfast_daemon.forward.restore import Restorer
     from holdfast_daemon.forward.store import Saved
     from holdfast_daemon.forward.wish import Wish
     from holdfast_daemon.hosts.host import Host
     from holdfast_daemon.limits import Limits
     from holdfast_daemon.policy.caller import Caller
 
-    Admit = Callable[[Saved], Awaitable[Host]]
-    Allowed = Callable[[About, Host], Awaitable[bool]]
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """What a request_id was used for."""
-
-    wish: Wish
-    host: Host
-    forward: Forward
-    at: float
 
 
 class ForwardTable:
@@ -60,23 +50,20 @@ class ForwardTable:
         clock: Clock,
         *,
         path: Path,
-        allowed: Allowed,
-        guarded: Sequence[Path],
+        rules: Restorer,
+        guard: Guard,
     ) -> None:
-        """Write durable ones to `path`; no forward leads to a socket of `guarded`."""
+        """Write durable ones to `path`; `guard` keeps sockets from being led to."""
         self._pool = pool
         self._limits = limits
         self._clock = clock
-        self._path = path
-        self._allowed = allowed
-        self._guarded = guarded
+        self._rules = rules
+        self._guard = guard
         self._forwards: list[Forward] = []
         self._opening: dict[asyncio.Task[None], Forward] = {}
-        self._claims: dict[tuple[str, str], _Claim] = {}
-        # Durable ones that are not there now, and stay written down.
-        self._away: dict[str, dict[str, Any]] = {}
-        self._returning: set[asyncio.Task[None]] = set()
-        self._writing = asyncio.Lock()
+        self._claims: dict[tuple[str, str], Claim] = {}
+        self._book = Book(path, clock, self.list)
+        self._absent = Absent(self._book)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -88,42 +75,51 @@ class ForwardTable:
         Raises:
             DaemonError: It can't be had; says why.
         """
-        if self._returning:  # it may be one of these
-            await asyncio.wait(self._returning)
+        await self._guard.check(wish, host)
+        await self._absent.looked()  # it may be one of these
         if self._closed:
             raise _stopping()
-        self._guard(wish, host)
-        claimed = self._claimed(wish, host, caller, request_id)
-        found = claimed or self._equal(wish, host)
+        while True:
+            claimed = self._claimed(wish, host, caller, request_id)
+            found = claimed or self._equal(wish, host)
+            if found is None or not found.closing:
+                break
+            await found.changed()  # what is just being closed is nobody's
+            if self._closed:
+                raise _stopping()
         if found is not None:
             await self._wait(found)
-            return await self._reuse(found, wish), True
+            return _kept(await self._reuse(found, wish)), True
         self._check_new(wish)
         forward = self._make(wish, host, caller)
         task = asyncio.create_task(forward.open())
         self._opening[task] = forward
         task.add_done_callback(self._opened)
         if request_id:
-            self._claims[caller.principal, request_id] = _Claim(
+            self._claims[caller.principal, request_id] = Claim(
                 wish, host, forward, self._clock.monotonic()
             )
         await self._wait(forward)
+        if self._closed:
+            raise _stopping()
         if wish.durable:
-            await self._save()
-        return forward, False
+            await self._book.write()
+        return _kept(forward), False
 
     def find(self, ident: str) -> Forward:
-        """Return the forward of this id or name, a running one first.
+        """Return the forward of this id or name, one that is kept first.
 
         Raises:
             NotFoundError: There is none.
             InputError: A name fits several that run.
         """
-        for forward in self.list(stopped=True):
+        waiting, known = self.waiting(), self.list(stopped=True)
+        for forward in (*known, *waiting):
             if forward.about.id == ident:
                 return forward
-        named = [f for f in self.list(stopped=True) if ident in f.about.names]
+        named = [f for f in known if ident in f.about.names]
         running = [f for f in named if f.running]
+        running = running or [f for f in waiting if ident in f.about.names]
         if len(running) > 1:
             told = ", ".join(f"{f.about.id} on {f.about.target}" for f in running)
             raise InputError(
@@ -131,7 +127,7 @@ class ForwardTable:
                 f"{len(running)} forwards are named {ident!r}: {told}",
                 hint="Name it by its id.",
             )
-        if named:
+        if running or named:
             return (running or named)[0]
         raise NotFoundError(
             Reason.FORWARD_NOT_FOUND,
@@ -152,6 +148,10 @@ class ForwardTable:
             if id(forward) not in opening and (stopped or forward.running)
         ]
 
+    def waiting(self) -> Sequence[Forward]:
+        """Return those of an earlier daemon that wait for their hosts; newest first."""
+        return self._absent.list()
+
     def on(self, host: Host) -> Sequence[Forward]:
         """Return those that would end with the connections to `host`."""
         return [one for one in self.list() if one.host.needs(host)]
@@ -163,39 +163,53 @@ class ForwardTable:
     async def close(self, forward: Forward, why: str = "") -> bool:
         """End a forward; return whether it was running."""
         was = forward.running
+        if self._absent.take(forward):
+            self._forwards.append(forward)  # to be told of for a while
         if was:
             await (forward.close(why) if why else forward.close())
-        if why != BARRED:
-            self._away.pop(forward.about.id, None)
+        if why not in FORBIDDEN:
+            self._book.away.pop(forward.about.id, None)
         if forward.wish.durable:
-            await self._save()
+            await self._book.write(gone=forward.about.id)
         return was
 
-    async def recover(self, admit: Admit) -> None:
-        """Keep up again what was declared durable; `admit` resolves and asks the rules.
+    async def recover(self) -> None:
+        """Keep up again what was declared durable, once its host is found and allowed.
 
         Nothing is waited for but the file: hosts may be away.
         """
-        for saved in await asyncio.to_thread(store.read, self._path, self._clock):
-            self._away[saved.about.id] = saved.row
-            task = self._start(self._recover(saved, admit))
-            self._returning.add(task)
-            task.add_done_callback(self._returning.discard)
+        for saved in await self._book.read():
+            forward = self._forward(saved.about, saved.wish, host_of(saved))
+            self._absent.add(forward)
+            self._start(self._recover(saved, forward))
 
-    async def _recover(self, saved: Saved, admit: Admit) -> None:
-        about = saved.about
+    async def _recover(self, saved: Saved, forward: Forward) -> None:
+        absent = self._absent
         try:
-            host = await admit(saved)
-        except DaemonError as error:
-            _log.warning("forward %s is not opened again: %s", about.id, error.message)
-            return
-        if self._closed:
-            return
-        forward = self._forward(about, saved.wish, host)
-        self._forwards.append(forward)
-        self._away.pop(about.id, None)
-        forward.on_end = self._ended
-        forward.keep()
+            host = await self._rules.admit(
+                saved,
+                wanted=lambda: forward in absent,
+                told=lambda why: absent.told(forward, why),
+            )
+            while rivals := self._rivals(saved):
+                await asyncio.wait(rivals)
+            if host is None or self._closed or not absent.take(forward):
+                return
+            forward.host = host
+            forward.last_error = ""
+            self._forwards.append(forward)
+            forward.on_end = self._ended
+            forward.keep()
+        finally:
+            absent.seen(forward)
+
+    def _rivals(self, saved: Saved) -> set[asyncio.Task[None]]:
+        """Return what is just being opened in the place of one that returns."""
+        return {
+            task
+            for task, one in self._opening.items()
+            if one.wish.durable and store.does(store.row(one)) == store.does(saved.row)
+        }
 
     def heed_rules(self) -> None:
         """End those that the rules do not allow any more, for these have changed."""
@@ -203,8 +217,8 @@ class ForwardTable:
 
     async def _heed_rules(self) -> None:
         for forward in self.list():
-            if not await self._allowed(forward.about, forward.host):
-                await self.close(forward, BARRED)
+            if why := await self._forbids(forward):
+                await self.close(forward, why)
 
     async def reap(self) -> None:
         """End what nobody used for long, and forget what ended long ago."""
@@ -224,6 +238,7 @@ class ForwardTable:
     async def stop(self) -> None:
         """End all; the durable ones stay written down."""
         self._closed = True
+        self._book.close()
         for task in [*self._opening, *self._tasks]:
             task.cancel()
         await asyncio.gather(*self._opening, *self._tasks, return_exceptions=True)
@@ -243,6 +258,7 @@ class ForwardTable:
             client=caller.label,
             principal=caller.principal,
             allowed_hosts=caller.allowed_hosts,
+            default_port=caller.defaults.port,
             opened=self._clock.now(),
             begun=self._clock.monotonic(),
         )
@@ -258,8 +274,12 @@ class ForwardTable:
             pool=self._pool,
             limits=self._limits,
             clock=self._clock,
-            allowed=lambda found: self._allowed(about, found),
+            forbids=self._forbids,
+            barred=self._guard.bars,
         )
+
+    async def _forbids(self, forward: Forward) -> str:
+        return await self._rules.forbids(forward.about, forward.listen, forward.host)
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         forward = self._opening.pop(task)
@@ -273,8 +293,9 @@ class ForwardTable:
             return
         forward.on_end = self._ended
         if forward.wish.durable:
+            self._book.supersede()
             # whoever asked may have gone away meanwhile
-            self._start(self._save())
+            self._start(self._book.write())
 
     async def _wait(self, forward: Forward) -> None:
         """Wait until it is open; who goes away does not end it for the others."""
@@ -289,14 +310,16 @@ class ForwardTable:
                 return
 
     async def _reuse(self, forward: Forward, wish: Wish) -> Forward:
+        forward.used_at = self._clock.monotonic()  # who asks for it means to use it
         name = wish.name
         if name and name not in forward.about.names:
             self._check_name(name)
             forward.about.names.append(name)
         if wish.durable and not forward.wish.durable:
             forward.declare_durable()
+            self._book.supersede()
         if forward.wish.durable:
-            await self._save()
+            await self._book.write()
         try:
             await forward.probe()
         except DaemonError as error:
@@ -350,46 +373,13 @@ class ForwardTable:
                     metadata={"forward_id": other.about.id, "name": name},
                 )
 
-    def _guard(self, wish: Wish, host: Host) -> None:
-        """Keep what would hand this machine's keys to a host from being forwarded."""
-        place = wish.connect
-        if wish.direction is not Direction.REMOTE or place is None or not place.path:
-            return
-        own = [*self._guarded]
-        own += [Path(p) for p in (host.auth_sock, host.identity_agent) if p[:1] == "/"]
-        asked = Path(place.path).resolve()
-        if any(asked == path.resolve() for path in own):
-            raise DeniedError(
-                Reason.SENSITIVE_PATH,
-                f"{place.path} is not forwarded: it would let the host act as you",
-                hint="Agents are lent by ForwardAgent in ssh config only.",
-                metadata={"path": place.path},
-            )
-
     # ends
 
     def _ended(self, forward: Forward) -> None:
         if forward.wish.durable and not self._closed:
-            if forward.ended_for == BARRED:
-                # It returns with a later daemon, if the rules let it again.
-                self._away[forward.about.id] = store.row(forward)
-            self._start(self._save())
-
-    async def _save(self) -> None:
-        """Write the durable ones down; a failure is told, and costs a restart only."""
-        async with self._writing:
-            rows = [store.row(one) for one in self.list() if one.wish.durable]
-            done = set(map(store.does, rows))
-            for ident, row in list(self._away.items()):
-                if store.does(row) in done:  # another one took its place
-                    del self._away[ident]
-            rows += self._away.values()
-            if self._closed:
-                return
-            try:
-                await asyncio.to_thread(store.write, self._path, rows)
-            except OSError as error:
-                _log.warning("durable forwards are not on disk: %s", error)
+            if forward.ended_for in FORBIDDEN:
+                self._book.put_away(forward)
+            self._start(self._book.write())
 
     def _start(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work)
@@ -407,9 +397,7 @@ def _same(forward: Forward, wish: Wish, host: Host) -> bool:
         return False
     if asked.port not in (0, listens.port, have.listen.port):
         return False
-    if forward.host.identity == host.identity:
-        return True
-    return not host.own_credentials and forward.host.endpoint == host.endpoint
+    return forward.host.identity == host.identity or may_share(forward.host, host)
 
 
 def names(forwards: Iterable[Forward], most: int) -> str:
@@ -418,6 +406,17 @@ def names(forwards: Iterable[Forward], most: int) -> str:
         one.about.names[0] if one.about.names else one.about.id
         for one in list(forwards)[:most]
     )
+
+
+def _kept(forward: Forward) -> Forward:
+    """Return it, unless the rules have ended it by now.
+
+    Raises:
+        DeniedError: They have.
+    """
+    if forward.ended_for in FORBIDDEN:
+        raise forbidden(forward.ended_for)
+    return forward
 
 
 def _stopping() -> StateError:

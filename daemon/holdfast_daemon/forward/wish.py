@@ -72,7 +72,7 @@ def read(asked: Asked, *, wildcard: bool) -> Wish:
         Direction.DYNAMIC: _dynamic,
     }[asked.direction]
     listen, connect = make(asked)
-    if listen.host and not wildcard and _everybody(listen.host):
+    if not wildcard and everybody(listen):
         raise DeniedError(
             Reason.POLICY_DENIED,
             f"a forward does not listen on {listen.host}: everybody who reaches that"
@@ -199,7 +199,16 @@ def _bind(address: str) -> str:
         ) from None
 
 
-def _everybody(address: str) -> bool:
-    found = ipaddress.ip_address(address)
+def everybody(place: Place) -> bool:
+    """Say whether whoever reaches the machine reaches what listens there.
+
+    So it is with what is no address, as a damaged record may have it.
+    """
+    if place.path:
+        return False
+    try:
+        found = ipaddress.ip_address(place.host)
+    except ValueError:
+        return True
     mapped = getattr(found, "ipv4_mapped", None)
     return found.is_unspecified or bool(mapped and mapped.is_unspecified)

@@ -48,6 +48,7 @@ _LEFT = (
     "its parts could not be deleted so far: {name} is left beside its place, and goes"
     " with the next copy of the same"
 )
+_SOME = "it was stopped while all was put in its place: some of it may be there"
 _PROGRESS_SECONDS = 1.0
 
 
@@ -112,6 +113,8 @@ class Copy:
         self._caller = caller
         self._past = past
         self._begun = False
+        # It may be that something has its place by now.
+        self._placing = False
         self.tally = Tally(resumed=past is not None)
         self.sha256 = ""
         self.fault: DaemonError | None = None
@@ -138,6 +141,7 @@ class Copy:
             job.sent()
 
         async def note(placing: Placing) -> None:
+            self._placing = True
             if job.onward is not None:
                 job.onward = coming(job.onward, placing, means)
                 await _keep(job, site)
@@ -195,7 +199,7 @@ class Copy:
             if placing is None:
                 await work.run()
             else:
-                self._begun = True
+                self._begun = self._placing = True
                 await work.place(placing)
         failpoint.reach("copy.placed")
 
@@ -221,12 +225,10 @@ class Copy:
         Raises:
             DaemonError: Nothing was changed.
         """
+        if not self._placing:
+            self.tally.files = 0
         if working.cancelled():
-            if self._past and not self._begun:
-                job.add_note(_PARTS)
-            await self._drop(work, means.key, job)
-            job.settle(ChannelEnd(signal="TERM"))
-            self._summarise(job)
+            await self._stopped(job, work, means.key)
             return
         error = _told(working.exception())
         if isinstance(error, DaemonError) and self._past and not self._begun:
@@ -253,6 +255,15 @@ class Copy:
         else:
             job.settle(ChannelEnd(exit_code=0 if self.fault is None else 1))
             job.add_note(self.fault.message if self.fault is not None else "")
+        self._summarise(job)
+
+    async def _stopped(self, job: Job, work: Work, key: bytes) -> None:
+        if self._placing:
+            job.add_note(_SOME)
+        if self._past and not self._begun:
+            job.add_note(_PARTS)
+        await self._drop(work, key, job)
+        job.settle(ChannelEnd(signal="TERM"))
         self._summarise(job)
 
     async def _drop(self, work: Work, key: bytes, job: Job) -> None:

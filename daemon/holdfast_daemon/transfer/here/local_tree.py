@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from holdfast_daemon.transfer.tree.pattern import Excluded
 
 _PIECE = 1024 * 1024
+# SFTP tells seconds in 32 bits, and none before 1970 (draft-ietf-secsh-filexfer-02, 5).
+_LATEST = 2**32 - 1
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _KINDS = {
     stat.S_IFREG: Kind.FILE,
@@ -97,6 +99,10 @@ class LocalTree:
         """Say whether there is such a directory."""
         return Path(os.fsdecode(self._root)).is_dir()
 
+    def mode(self) -> int:
+        """Return the mode of the directory itself, links followed."""
+        return os.stat(self._root).st_mode  # noqa: PTH116  its name is bytes
+
     async def make_root(self) -> None:
         """Make the directory itself; the one above it must be there."""
         await asyncio.to_thread(os.mkdir, self._root)
@@ -166,12 +172,12 @@ class LocalTree:
 
         await asyncio.to_thread(work)
 
-    async def make_directory(self, path: bytes) -> None:
-        """Make a directory."""
+    async def make_directory(self, path: bytes, mode: int | None) -> None:
+        """Make a directory with `mode` less our mask; None: as that has it."""
 
         def work() -> None:
             with self._above(path) as (folder, name):
-                os.mkdir(name, dir_fd=folder)
+                os.mkdir(name, 0o777 if mode is None else mode, dir_fd=folder)
 
         await asyncio.to_thread(work)
 
@@ -210,7 +216,7 @@ def _entry(name: bytes, folder: int) -> Entry:
     return Entry(
         kind,
         about.st_size,
-        about.st_mtime_ns // 10**9,
+        min(max(about.st_mtime_ns // 10**9, 0), _LATEST),
         stat.S_IMODE(about.st_mode),
         target,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from stat import S_ISGID
 from typing import TYPE_CHECKING
@@ -62,8 +61,11 @@ def place(placing: Placing, request: CopyRequest, means: Means) -> None:
         means.trouble(path, why)
     means.tally.files -= len(troubles)
     for path, mode, modified in placing.folders:
-        with contextlib.suppress(OSError), folder.folder(path) as opened:
-            # what is of a group stays so, as with any directory that is made there
-            handed_down = 0 if request.preserve else os.fstat(opened).st_mode & S_ISGID
-            set_about(opened, mode | handed_down, modified)
+        try:
+            with folder.folder(path) as opened:
+                # what is of a group stays so, as with any directory that is made there
+                bits = 0 if request.preserve else os.fstat(opened).st_mode & S_ISGID
+                set_about(opened, mode | bits, modified)
+        except OSError as error:
+            means.unset(error.strerror or str(error))
     folder.remove(placing.key)

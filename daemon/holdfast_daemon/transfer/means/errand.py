@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from holdfast_daemon.transfer.means.roots import Roots
     from holdfast_daemon.transfer.means.stream import Reply
     from holdfast_daemon.transfer.means.tally import Tally
+    from holdfast_daemon.transfer.tree.plan import Plan
 
     Unit = Callable[[Reach], Awaitable[None]]
 
@@ -102,6 +103,11 @@ class Means:
         if text not in self.notes:
             self.notes.append(text)
 
+    def unset(self, why: str) -> None:
+        """Note that modes or times could not be given, if there is a reason."""
+        if why:
+            self.note(f"not every mode and time could be set: {' '.join(why.split())}")
+
     async def all(self, units: Sequence[Unit]) -> None:
         """Do everything, several at once."""
         waiting = list(reversed(units))
@@ -164,6 +170,28 @@ def check_names(names: Sequence[bytes]) -> None:
         )
 
 
+def check_one(todo: Plan, path: str, at: str) -> None:
+    """Refuse the one file that was meant, where it can't be put.
+
+    Args:
+        todo: What there is to do.
+        path: Where it would go.
+        at: Words for whose path that is; may be empty.
+
+    Raises:
+        StateError: Something is there, or in the way.
+    """
+    if todo.skipped:
+        raise StateError(
+            Reason.FILE_EXISTS,
+            f"{path} exists{at}; nothing was copied",
+            hint="Set overwrite to replace it.",
+            metadata={"path": path},
+        )
+    for why in todo.blocked.values():
+        raise StateError(Reason.FILE_FAILED, f"{path}: {why}", hint="")
+
+
 def secret(path: str, *, write: bool) -> DaemonError:
     """Return the error for a path of the host that copies leave alone."""
     error = sensitive.refusal(path, write=write)
@@ -203,7 +231,7 @@ def failed(means: Means, where: str) -> DaemonError | None:
     cause, _ = cause_of(items[0][1])
     return StateError(
         Reason.FILE_FAILED,
-        f"{len(items)} of {means.tally.wanted + len(items)} files could not be copied"
+        f"{len(items)} of {means.tally.files + len(items)} files could not be copied"
         f" ({where}), the others are: {told}",
         hint="The job's output has all of them (ssh_job_read).",
         ran=Ran.YES,

@@ -7,7 +7,7 @@ import logging
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from holdfast_daemon.connection.sftp_files import SftpGone
+from holdfast_daemon.connection.sftp import SftpGone
 from holdfast_daemon.errors import DeniedError, LinkError, Ran, Reason
 from holdfast_daemon.transfer.means.stream import Cut, NoShell, Wire
 
@@ -103,7 +103,13 @@ class Reach(Way[Wire]):
         if facts.confined or not (facts.family == "posix" or facts.wraps):
             raise NoShell(self._site.host.shown)
         limits = self._site.limits
-        return Wire(self._lease, facts, limits.copy_idle_seconds, limits.copy_names)
+        return Wire(
+            self._lease,
+            facts,
+            limits.copy_idle_seconds,
+            limits.copy_names,
+            together=limits.copy_parallel,
+        )
 
     def lose(self) -> None:
         """Let go of what is broken."""

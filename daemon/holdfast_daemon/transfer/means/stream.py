@@ -24,14 +24,18 @@ if TYPE_CHECKING:
 # So much of what has come waits for the disk at most.
 _FULL = 16 * 1024 * 1024
 _LOW = 4 * 1024 * 1024
-_PIECE = 1024 * 1024
 _HEAD_BYTES = 4 * 1024 * 1024
 # An answer with more is none: so much for each name there may be, and so much at least.
 _NAME_BYTES = 1024
 _REST_BYTES = 16 * 1024 * 1024
 _SAID_BYTES = 16 * 1024
+# So much goes at once, and has `idle` s for it: of a slow link that is little.
+_SLICE = 64 * 1024
 # A slow host's disk and checksum.
 _SUMS_A_SECOND = 10_000_000
+# What was written may be on its way still: a window of each channel, over a slow link.
+_ON_ITS_WAY = 2 * 1024 * 1024
+_SLOWEST = 16 * 1024
 
 
 class Reply(NamedTuple):
@@ -160,12 +164,19 @@ class Wire:
     """The host's end of a copy: scripts run there, with data in and out."""
 
     def __init__(
-        self, lease: Lease, facts: ShellFacts, idle: float, names: int
+        self,
+        lease: Lease,
+        facts: ShellFacts,
+        idle: float,
+        names: int,
+        *,
+        together: int = 1,
     ) -> None:
         """Open channels by `lease`; one that stands still for `idle` s is given up.
 
-        `names`: so many may be told of.
+        `names`: so many may be told of. `together`: so many channels share the link.
         """
+        self._together = together
         self.lease = lease
         self._facts = facts
         self._idle = idle
@@ -229,14 +240,18 @@ class Wire:
             Cut: It gave none.
         """
         async with self._opened(script) as (channel, intake):
+            count = 0
             try:
                 async for piece in pieces:
                     await self._write(channel, piece)
+                    count += len(piece)
             except BrokenPipeError:
                 # it says why
                 await intake.answered(self._idle)
             channel.eof()
-            return await intake.answered(self._patience(summed))
+            # A link that is gone is noticed otherwise, and ends the channel.
+            late = min(count, _ON_ITS_WAY) * self._together / _SLOWEST
+            return await intake.answered(self._patience(summed) + late)
 
     async def take(
         self, script: Script, data: bytes = b""
@@ -269,9 +284,9 @@ class Wire:
 
     async def _write(self, channel: Channel, data: bytes) -> None:
         try:
-            for at in range(0, len(data), _PIECE):
+            for at in range(0, len(data), _SLICE):
                 async with asyncio.timeout(self._idle):
-                    await channel.write(data[at : at + _PIECE])
+                    await channel.write(data[at : at + _SLICE])
         except TimeoutError:
             raise Cut(f"the host took nothing for {self._idle:g} s") from None
 

@@ -15,10 +15,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from holdfast_daemon.connection.sftp import SftpError
-from holdfast_daemon.errors import InputError, Ran, Reason, StateError
+from holdfast_daemon.errors import InputError
 from holdfast_daemon.file import sensitive
 from holdfast_daemon.file.fault import fault
-from holdfast_daemon.file.script import shown
+from holdfast_daemon.file.script import sftp_path, shown
 from holdfast_daemon.transfer.here.local_tree import kind_of
 from holdfast_daemon.transfer.here.place import set_about
 from holdfast_daemon.transfer.here.source import digest
@@ -31,7 +31,7 @@ from holdfast_daemon.transfer.means.errand import (
     secret,
 )
 from holdfast_daemon.transfer.plain.reach import PlainReach
-from holdfast_daemon.transfer.plain.tree import Listing, entry_of, join, raw_path
+from holdfast_daemon.transfer.plain.tree import Listing, entry_of, join
 from holdfast_daemon.transfer.plain.upload import UNVERIFIED
 from holdfast_daemon.transfer.shell.download import Download, close
 from holdfast_daemon.transfer.shell.landing import put
@@ -74,7 +74,7 @@ class PlainDownload(Download):
     # what there is
 
     async def _look(self, given: str) -> Found:
-        path = raw_path(given, "sources")
+        path = sftp_path(given, "sources")
         try:
             return await self._source_of(given, path)
         except SftpError as error:
@@ -158,12 +158,7 @@ class PlainDownload(Download):
             now = await self._again(path)
             tally.total += now.size - entry.size
             entry = now
-        raise StateError(
-            Reason.FILE_CHANGED,
-            f"{shown(path)} was changed on the host each time it was copied",
-            hint="Copy it when nobody writes to it.",
-            ran=Ran.YES,
-        )
+        self._changed(path)
 
     def _part(self, path: bytes, entry: Entry) -> bytes:
         """Return the name of what has come of a file as it is now."""
@@ -210,6 +205,8 @@ class PlainDownload(Download):
                     return False
                 if not known:
                     at = await self._agreed(host, file, at)
+                    # of another file nothing stays where zeros will not be written
+                    await apart(os.ftruncate, file, at)
                     running = await apart(digest, file, at)
                     tally.find(at)
                     known = True

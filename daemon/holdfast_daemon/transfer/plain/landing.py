@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
 from stat import S_ISGID
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from holdfast_daemon.connection.finishing import to_its_end
 from holdfast_daemon.connection.sftp import SftpError
 from holdfast_daemon.transfer.here.local_tree import kind_of
 from holdfast_daemon.transfer.plain.tree import Listing, join, remove
 from holdfast_daemon.transfer.tree.compare import Kind, Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Sequence
 
     from holdfast_daemon.connection.sftp import Attributes
     from holdfast_daemon.connection.sftp_files import SftpFiles
@@ -105,7 +105,7 @@ class Landing:
             if there is not None and kind_of(there.mode) is Kind.DIRECTORY:
                 return "a directory is in the way"
             if not await files.replace(source, to):
-                await _to_its_end(self._in_two(files, source, to, there is not None))
+                await to_its_end(self._in_two(files, source, to, there is not None))
         except SftpError as error:
             return await self._why(files, source, to, error)
         return ""
@@ -173,8 +173,10 @@ async def place(
     means.tally.files -= len(troubles)
     group = 0 if request.preserve else await _handed_down(reach, placing.folder)
     for path, mode, modified in placing.folders:
-        with contextlib.suppress(SftpError):
+        try:
             await _set(reach, join(placing.folder, path), mode | group, modified)
+        except SftpError as error:
+            means.unset(str(error))
     with contextlib.suppress(SftpError):
         await remove(reach, stage, 2 * most)
 
@@ -191,17 +193,3 @@ async def _handed_down(reach: PlainReach, folder: bytes) -> int:
 
 async def _missing(reach: PlainReach, path: bytes) -> bool:
     return await reach.steadily(lambda files: files.look(path)) is None
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Do it to its end, whoever gives up: half done it would lose a file."""
-    task = asyncio.create_task(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()
-        raise

@@ -7,8 +7,6 @@ import stat
 from typing import TYPE_CHECKING
 
 from holdfast_daemon.connection.sftp import SftpError
-from holdfast_daemon.errors import InputError
-from holdfast_daemon.file.script import quote_path
 from holdfast_daemon.transfer.here.local_tree import kind_of
 from holdfast_daemon.transfer.here.place import parts_of
 from holdfast_daemon.transfer.here.source import too_many
@@ -23,24 +21,6 @@ if TYPE_CHECKING:
 
 # No system takes a longer one: a host may tell of directories without an end.
 _PATH_BYTES = 4096
-
-
-def raw_path(given: str, field: str) -> bytes:
-    """Return a path as SFTP has it: it begins in the account's directory.
-
-    Raises:
-        InputError: It can't be one.
-    """
-    quote_path(given, field)  # what can be no path for a shell can be none here
-    if given.startswith("~") and given[:2] not in ("~", "~/"):
-        raise InputError(
-            field,
-            f"{given}: whose directory that is only a shell knows, and this host has"
-            " none",
-            hint="Give the whole path, or ./ before a name that begins so.",
-        )
-    inner = given[1:].lstrip("/") if given[:1] == "~" else given
-    return inner.encode() or b"."
 
 
 def join(folder: bytes, name: bytes) -> bytes:

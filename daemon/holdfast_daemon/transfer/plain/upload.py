@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from holdfast_daemon.connection.sftp import SftpError
 from holdfast_daemon.file.fault import fault
-from holdfast_daemon.file.script import shown
+from holdfast_daemon.file.script import sftp_path, shown
 from holdfast_daemon.transfer.here.local_tree import kind_of
 from holdfast_daemon.transfer.here.outward import Outward
 from holdfast_daemon.transfer.here.parcel import Sent
@@ -40,7 +40,6 @@ from holdfast_daemon.transfer.plain.tree import (
     entry_of,
     folder_of,
     join,
-    raw_path,
     remove,
 )
 from holdfast_daemon.transfer.shell.upload import Upload
@@ -91,7 +90,7 @@ class PlainUpload(Upload):
     # where it goes
 
     async def _where(self, there: str, *, want: bool) -> tuple[bytes, str]:
-        path = raw_path(there, "destination")
+        path = sftp_path(there, "destination")
         try:
             return await self._plain.steadily(
                 lambda files: destination(files, path, want=want)
@@ -339,7 +338,7 @@ class PlainUpload(Upload):
         try:
             await files.set(full, mode, modified)
         except SftpError as error:
-            self._note(f"the host does not take modes or times: {error}")
+            self._means.unset(str(error))
 
     async def _why(self, path: bytes) -> str:
         return await self._plain.steadily(lambda files: files.hindrance(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import posixpath
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from holdfast_daemon.errors import Ran, Reason, StateError
@@ -23,6 +24,7 @@ from holdfast_daemon.transfer.means.errand import (
     CopyRequest,
     Means,
     check_names,
+    check_one,
     local,
     refused,
 )
@@ -150,15 +152,7 @@ class Download:
             return
         (name,) = wanted
         full = shown(self._place.root.rstrip(b"/") + b"/" + name)
-        if todo.skipped:
-            raise StateError(
-                Reason.FILE_EXISTS,
-                f"{full} exists on this machine; nothing was copied",
-                hint="Set overwrite to replace it.",
-                metadata={"path": full},
-            )
-        for why in todo.blocked.values():
-            raise StateError(Reason.FILE_FAILED, f"{full}: {why}", hint="")
+        check_one(todo, full, " on this machine")
 
     # what is sent
 
@@ -225,8 +219,23 @@ class Download:
                     return
                 # It was changed meanwhile: once more, from the start.
                 await apart(os.ftruncate, file, 0)
+            except _Shorter as shorter:  # once more, and no more than there is
+                self._means.tally.total += shorter.size - entry.size
+                entry = replace(entry, size=shorter.size)
+                await apart(os.ftruncate, file, 0)
             finally:
                 os.close(file)
+        self._changed(path)
+
+    def _changed(self, path: bytes) -> None:
+        """Note that a file could not be had; the others of a tree don't suffer.
+
+        Raises:
+            StateError: It was the only one.
+        """
+        if self._means.tally.wanted > 1:
+            self._means.trouble(path, "it was changed each time it was copied")
+            return
         raise StateError(
             Reason.FILE_CHANGED,
             f"{shown(path)} was changed on the host each time it was copied",
@@ -237,7 +246,11 @@ class Download:
     async def _bring(
         self, reach: Reach, path: bytes, entry: Entry, file: int, at: int
     ) -> bool:
-        """Bring a file from `at` on; return whether it adds up to what the host has."""
+        """Bring a file from `at` on; return whether it adds up to what the host has.
+
+        Raises:
+            _Shorter: It has less than is told of it.
+        """
         one, tally = self._source(path), self._means.tally
         full = one.folder.rstrip(b"/") + b"/" + one.inner(path)
         folder, name = posixpath.split(full)
@@ -259,7 +272,7 @@ class Download:
                 tally.move(count)
                 await self._means.rate.take(count)
             if at < entry.size:
-                raise _Shorter
+                raise _Shorter(at)
 
         # The host adds it up while it sends it.
         adding = asyncio.create_task(self._sum(folder, name, entry.size))
@@ -269,10 +282,13 @@ class Download:
             theirs = await adding
         except _Shorter:
             tally.take_back(at)
-            return False
+            raise
         finally:
             adding.cancel()
             await asyncio.gather(adding, return_exceptions=True)
+        if theirs and theirs != running.hexdigest():
+            # What was only added to since then counts as having stayed.
+            theirs = await self._sum(folder, name, at, upto=at) or theirs
         # without a checksum nothing says whose the beginning is
         if theirs != running.hexdigest() and (theirs or before):
             tally.take_back(at)
@@ -299,16 +315,21 @@ class Download:
             raise OSError(2, "it went away")
         return again, 0
 
-    async def _sum(self, folder: bytes, name: bytes, size: int) -> str:
+    async def _sum(
+        self, folder: bytes, name: bytes, size: int, *, upto: int = 0
+    ) -> str:
+        """Return the checksum of a file, or of so much of it; empty: none is told."""
         reach = Reach(self._means.site, self._means.tally)
         script = words.checksum(folder, name)
+        if upto:
+            script = words.prefix(folder, name, upto)
         try:
             reply, _ = await reach.steadily(lambda wire: wire.ask(script, summed=size))
         finally:
             reach.release()
         if not reply.ok:
             raise Refused(reply)
-        return reply.texts[0]
+        return reply.texts[-1]
 
     def _many(self, one: Found, heap: list[bytes], tree: Tree) -> Unit:
         many = Heap(self._means, self._stage, one, tree, self._mode)
@@ -353,7 +374,15 @@ class Download:
 
 
 class _Shorter(Exception):  # noqa: N818  a state first, an error second
-    """A file came to its end before it had as much as was told of it."""
+    """A file came to its end before it had as much as was told of it.
+
+    Attributes:
+        size: So much came.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
 
 
 _FATAL = (28, 30, 122)  # no space, read-only, quota

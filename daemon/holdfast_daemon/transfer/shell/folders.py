@@ -23,6 +23,11 @@ def made(modes: dict[bytes, int]) -> list[str]:
     return lines
 
 
+def missed(paths: Iterable[bytes]) -> list[str]:
+    """Return what tells of directories that could not be made."""
+    return list(_lines("dirs", paths))
+
+
 def settled(modes: dict[bytes, int], times: dict[bytes, int]) -> list[str]:
     """Return what gives directories what has to wait until they are filled.
 

@@ -66,8 +66,8 @@ class Heap:
         """
         self._means.tally.now = shown(heap[0])
         try:
-            for _ in range(_TRIES):
-                heap = await self._round(reach, heap)
+            for once in range(_TRIES):
+                heap = await self._round(reach, heap, alone=once > 0)
                 if not heap:
                     return
         except OSError as error:
@@ -75,17 +75,19 @@ class Heap:
         for path in heap:
             self._means.trouble(path, "it was changed each time it was copied")
 
-    async def _round(self, reach: Reach, heap: list[bytes]) -> list[bytes]:
-        """Fetch files once; return those that did not come right."""
+    async def _round(
+        self, reach: Reach, heap: list[bytes], *, alone: bool
+    ) -> list[bytes]:
+        """Fetch files once, each `alone` by itself; return what did not come right."""
         # The host adds them up while it sends them.
         adding = asyncio.create_task(self._sums(heap))
         try:
-            sums, right = await self._take(reach, heap, adding)
+            sums, right, linked = await self._take(reach, heap, adding, alone=alone)
             told = await adding
         finally:
             adding.cancel()
             await asyncio.gather(adding, return_exceptions=True)
-        for path in set(heap) - set(sums) - right:
+        for path in set(heap) - set(sums) - right - linked:
             self._means.trouble(path, "the host could not read it")
         if told and (rest := [path for path in sums if path not in told]):
             told |= await self._sums(rest)
@@ -95,21 +97,31 @@ class Heap:
         late = [path for path in sums if path not in wrong]
         await apart(self._set_all, late)
         self._means.tally.files += len(late)
-        return [path for path in sums if path in wrong]
+        return [path for path in heap if path in wrong | linked]
 
     async def _take(
-        self, reach: Reach, heap: list[bytes], adding: asyncio.Task[dict[bytes, bytes]]
-    ) -> tuple[dict[bytes, bytes], set[bytes]]:
-        """Return what came and is not known to be right, and what is."""
+        self,
+        reach: Reach,
+        heap: list[bytes],
+        adding: asyncio.Task[dict[bytes, bytes]],
+        *,
+        alone: bool,
+    ) -> tuple[dict[bytes, bytes], set[bytes], set[bytes]]:
+        """Return what came and is not known to be right, what is, and what is a link.
+
+        Of the names of one file each but the first is told as a link to that.
+        """
         tally, one = self._means.tally, self._one
+        script = words.send_many(one.folder, alone=alone)
         right: set[bytes] = set()
+        linked: set[bytes] = set()
         sums: dict[bytes, bytes] = {}
         unsure = 0
 
         async def attempt(wire: Wire) -> None:
-            nonlocal unsure, sums
+            nonlocal unsure, sums, linked
             tally.take_back(unsure)
-            unsure, sums = 0, {}
+            unsure, sums, linked = 0, {}, set()
             rest = [path for path in heap if path not in right]
             if not rest:
                 return
@@ -118,7 +130,7 @@ class Heap:
             seconds = _WAIT_SECONDS
             try:
                 with contextlib.suppress(Troubled):  # what did not come is told below
-                    async for pieces in wire.take(words.send_many(one.folder), names):
+                    async for pieces in wire.take(script, names):
                         taking.told = await _soon(adding, seconds)
                         seconds = 0.0
                         before, sure = taking.count, len(taking.right)
@@ -130,11 +142,12 @@ class Heap:
                 taking.close()
                 right.update(taking.right)
                 unsure, sums = taking.count - taking.sure, taking.sums
+                linked = taking.linked
             if not taking.reader.whole:
                 raise Cut("it ended early")
 
         await reach.steadily(attempt)
-        return sums, right
+        return sums, right, linked - sums.keys() - right
 
     def _whole(self, file: int, path: bytes) -> None:
         entry = self._tree[path]

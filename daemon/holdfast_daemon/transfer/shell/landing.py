@@ -27,6 +27,7 @@ class Taking:
         told: The checksums that the host tells.
         right: Those of which that is the checksum.
         sums: The checksum of each other that came whole.
+        linked: What only came as another name of a file before it.
         count: Bytes of content.
         sure: How many of them are of `right`.
     """
@@ -51,6 +52,7 @@ class Taking:
         self.told: Mapping[bytes, bytes] = {}
         self.right: set[bytes] = set()
         self.sums: dict[bytes, bytes] = {}
+        self.linked: set[bytes] = set()
         self.count = self.sure = 0
 
     def feed(self, pieces: list[bytes]) -> None:
@@ -68,6 +70,8 @@ class Taking:
     def _begin(self, member: tar.Member) -> None:
         self._close()
         path = self._wanted.get(member.name)
+        if path is not None and member.linked:
+            self.linked.add(path)
         if path is None or not member.regular:
             return
         if path in self.sums or path in self.right:

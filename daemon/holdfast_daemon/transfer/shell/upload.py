@@ -29,6 +29,7 @@ from holdfast_daemon.transfer.means.errand import (
     CopyRequest,
     Means,
     check_names,
+    check_one,
     refused,
     secret,
 )
@@ -37,7 +38,7 @@ from holdfast_daemon.transfer.means.reach import Reach
 from holdfast_daemon.transfer.means.stream import Cut
 from holdfast_daemon.transfer.shell import words
 from holdfast_daemon.transfer.shell.early import Early
-from holdfast_daemon.transfer.shell.folders import made, settled
+from holdfast_daemon.transfer.shell.folders import made, missed, settled
 from holdfast_daemon.transfer.shell.placing import put
 from holdfast_daemon.transfer.tree.compare import Entry, Kind, Tree
 from holdfast_daemon.transfer.tree.plan import batches, mode_of, plan, stale
@@ -210,16 +211,7 @@ class Upload:
                 self._means.trouble(path, why)
             return
         (name,) = wanted
-        full = shown(self._folder.rstrip(b"/") + b"/" + name)
-        if todo.skipped:
-            raise StateError(
-                Reason.FILE_EXISTS,
-                f"{full} exists; nothing was copied",
-                hint="Set overwrite to replace it.",
-                metadata={"path": full},
-            )
-        for why in todo.blocked.values():
-            raise StateError(Reason.FILE_FAILED, f"{full}: {why}", hint="")
+        check_one(todo, shown(self._folder.rstrip(b"/") + b"/" + name), "")
 
     def _mode(self, path: bytes, entry: Entry) -> int:
         if self._request.preserve:
@@ -331,6 +323,7 @@ class Upload:
             return False
         if same is None:
             self._means.note(_UNVERIFIED)
+        self._means.unset(reply.texts[2])
         self._means.sha256 = self._sums[path] = ours
         self._means.tally.files += 1
         return True
@@ -408,7 +401,8 @@ class Upload:
             above = posixpath.dirname(path)
             if above:
                 lines.append(f"mkdir -p -- {words.word(above)}")
-            lines.append(f"rm -f -- {name};ln -s -- {words.word(entry.target)} {name}")
+            lines.append(f"link {words.word(entry.target)} {name}")
+        lines += missed(modes)
         if not self._request.preserve:
             lines.append("find . -type f -exec touch -- {} +")
         self._means.tally.files += len(todo.links)

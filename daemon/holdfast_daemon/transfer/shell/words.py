@@ -95,22 +95,24 @@ e=$(merge "./$i" .|tr '\0' ' ')
 ok
 """
 # It writes at its offset and does not append: a channel that was given up for dead may
-# still write later, and then what it writes is there already.
+# still write later, and then what it writes is there already. What came of a file that
+# nobody may write has its mode already.
 _APPEND = r"""go DIR
 umask 077
 # a heap's directory may take the place of the one just made
 case FILE in */*) p=FILE;d=${p%/*};mkdir -p -- "$d" 2>/dev/null||mkdir -p -- "$d";;esac
 [ -L FILE ]&&no stage FILE "it is a link"
 if [ AT = 0 ];then rm -f -- FILE;e=$( (set -C;: >FILE) 2>&1)||no write FILE "$e"
-else dd if=/dev/null of=FILE bs=1 seek=AT 2>/dev/null||no write FILE "$(why FILE)";fi
+else chmod u+rw FILE 2>/dev/null
+dd if=/dev/null of=FILE bs=1 seek=AT 2>/dev/null||no write FILE "$(why FILE)";fi
 e=$( { { dd if=/dev/null bs=1 seek=AT conv=notrunc 2>/dev/null&&cat;} 2>&1 >&3;
 } 3<>FILE)||no write FILE "${e:-$(why FILE)}"
 set -- $(wc -c <FILE)
 n=$1
 [ "$n" = SIZE ]||no short FILE "$n"
 s=$(hash FILE)
-chmod MODE FILE&&TZ=UTC0 touch -m -t STAMP -- FILE
-ok "$n" "$s"
+e=$( { chmod MODE FILE&&TZ=UTC0 touch -m -t STAMP -- FILE;} 2>&1)
+ok "$n" "$s" "$e"
 """
 # `openssl` is by far the fastest where it is there.
 _QUICK = r"""if command -v openssl >/dev/null 2>&1;then
@@ -127,6 +129,13 @@ ok "$n" "$1"
 _SEND_MANY = r"""go DIR
 ok
 exec xargs -0 tar -cf -
+"""
+# Not as links to each other, as a tar tells of names of the same file.
+_SEND_EACH = r"""go DIR
+ok
+if tar --hard-dereference -cf /dev/null /dev/null </dev/null 2>/dev/null
+then exec xargs -0 tar --hard-dereference -cf -;fi
+exec xargs -0 -n 1 tar -cf -
 """
 _SUMS = r"""go DIR
 ok
@@ -154,22 +163,37 @@ _SUM = r"""go DIR
 [ -f FILE ]||no gone FILE
 ok "$(hash FILE)"
 """
+# It may have to copy all onto another disk, and tells meanwhile that it is at it: by
+# two empty names.
 _FINISH = r"""go DIR
+dirs(){ for o;do [ -d "$o" ]||e=$(mkdir -p -- "$o" 2>&1)||tell_of "$o" "$e";done;}
+link(){ rm -f -- "$2";e=$(ln -s -- "$1" "$2" 2>&1)||tell_of "$2" "$e";}
 t=NAME;w=OVER;apart=1
 [ -d "$t" ]&&[ ! -L "$t" ]&&[ -O "$t" ]||no gone "$t"
+ok
+(trap 'kill $s;exit' TERM
+while sleep BEAT >/dev/null& s=$!;wait $s;do printf '\0\0'
+done) </dev/null 2>/dev/null &
+beat=$!
+trap 'kill $beat 2>/dev/null' EXIT
 (cd -P -- "$t"&&{ AFTER
 :;})
-ok
 set +f
 for n in TOPS;do [ -e "$t/$n" ]||[ -L "$t/$n" ]||continue
 put "$t/$n" "$n";done
 rm -rf -- "$t"
+{ kill $beat&&wait $beat;} 2>/dev/null
 printf '%s\0' "$m"
 """
 # What an earlier attempt has put, whose answer was lost.
 _PLACED = r"""go DIR
 for n in TOPS;do [ -e "$n" ]||[ -L "$n" ]||no gone DIR;done
 ok
+"""
+_AFTER = r"""go DIR
+e=$( { LINES
+:;} 2>&1)
+ok "$e"
 """
 # Names come in, NUL behind each.
 _SWEEP = r"""go DIR
@@ -260,9 +284,9 @@ def prefix(folder: bytes, file: bytes, upto: int = 0) -> Script:
     return _script(body, put, hashes=True, quick=True)
 
 
-def send_many(folder: bytes) -> Script:
-    """Send files, whose names come, as a tar."""
-    return _script(_SEND_MANY, {"DIR": word(folder)})
+def send_many(folder: bytes, *, alone: bool) -> Script:
+    """Send files, whose names come, as a tar; none `alone` is told as a link."""
+    return _script(_SEND_EACH if alone else _SEND_MANY, {"DIR": word(folder)})
 
 
 def send(folder: bytes, file: bytes, at: int) -> Script:
@@ -289,15 +313,25 @@ def checksum(folder: bytes, file: bytes) -> Script:
 
 
 def finish(
-    folder: bytes, name: bytes, tops: Iterable[bytes], after: str, *, overwrite: bool
+    folder: bytes,
+    name: bytes,
+    tops: Iterable[bytes],
+    after: str,
+    *,
+    overwrite: bool,
+    beat: float,
 ) -> Script:
-    """Put everything in its place; tell what could not be."""
+    """Put everything in its place; tell what could not be.
+
+    `beat`: after so many seconds each, that it is still at it.
+    """
     put = {
         "DIR": word(folder),
         "NAME": word(name),
         "TOPS": _names(tops),
         "AFTER": after,
         "OVER": "1" if overwrite else "0",
+        "BEAT": f"{beat:.2g}",
     }
     return _script(PUT + _FINISH, put)
 
@@ -308,8 +342,8 @@ def placed(folder: bytes, tops: Iterable[bytes]) -> Script:
 
 
 def after(folder: bytes, lines: str) -> Script:
-    """Do what comes when all is in its place."""
-    return _script("go DIR\nLINES\nok\n", {"DIR": word(folder), "LINES": lines})
+    """Do what comes when all is in its place; tell what went wrong in it."""
+    return _script(_AFTER, {"DIR": word(folder), "LINES": lines})
 
 
 def sweep(folder: bytes) -> Script:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import stat
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol
 
+from holdfast_daemon.connection.finishing import to_its_end
 from holdfast_daemon.connection.sftp import SftpError
+from holdfast_daemon.connection.sftp_tree import ASIDE
 from holdfast_daemon.transfer.here.local_tree import LocalTree, kind_of, trouble
 from holdfast_daemon.transfer.tree.compare import Action, Entry, Kind, steps
 from holdfast_daemon.transfer.tree.draft import drafted, is_draft
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
     from holdfast_daemon.connection.sftp_tree import SftpTree
     from holdfast_daemon.limits import Limits
@@ -43,7 +46,7 @@ class _Side(Protocol):
         part: bytes,
     ) -> None: ...
     async def set(self, path: bytes, mode: int | None, modified: int) -> None: ...
-    async def make_directory(self, path: bytes) -> None: ...
+    async def make_directory(self, path: bytes, mode: int | None) -> None: ...
     async def link(self, path: bytes, target: bytes) -> None: ...
     async def remove(self, path: bytes, *, directory: bool) -> None: ...
 
@@ -102,11 +105,15 @@ class Mirror:
             OSError: The same on this machine.
         TooLargeError: The host tells of too many names.
         """
-        here, missing = await self._scan_here(excluded)
-        there, unread = await self._scan_there(excluded)
+        if self._request.upload:
+            here, missing = await self._scan_here(excluded)
+            there, unread = await self._scan_there(excluded)
+        else:  # a destination is made, once there is something for it
+            there, unread = await self._scan_there(excluded)
+            here, missing = await self._scan_here(excluded)
         self.troubles += [*missing, *unread]
         source, destination = (here, there) if self._request.upload else (there, here)
-        await self._drop_drafts(destination)
+        replaced = await self._drop_drafts(destination)
         differ = await self._differ(source, destination)
         self.report.files = len(source) + 1
         # What could not be read may be there: nothing is deleted for want of it.
@@ -119,14 +126,28 @@ class Mirror:
             differ=differ,
         )
         await self._do(list(plan))
+        if not self.troubles:  # what was to take its place is there now
+            await self._drop(replaced)
 
-    async def _drop_drafts(self, destination: Tree) -> None:
-        """Delete what an earlier daemon that died had not finished: it is nobody's."""
+    async def _drop_drafts(self, destination: Tree) -> list[bytes]:
+        """Delete what an earlier daemon that died had not finished: it is nobody's.
+
+        Return what it was about to replace, which may lie nowhere else.
+        """
+        replaced: list[bytes] = []
         for path, entry in list(destination.items()):
             if entry.kind is Kind.FILE and is_draft(path, self._token):
                 del destination[path]
-                with contextlib.suppress(*_REFUSED):
-                    await self._to.remove(path, directory=False)
+                if path.endswith(ASIDE):
+                    replaced.append(path)
+                else:
+                    await self._drop([path])
+        return replaced
+
+    async def _drop(self, paths: Sequence[bytes]) -> None:
+        for path in paths:
+            with contextlib.suppress(*_REFUSED):
+                await self._to.remove(path, directory=False)
 
     async def _scan_here(self, excluded: Excluded) -> tuple[Tree, list[str]]:
         if await asyncio.to_thread(self._here.exists):
@@ -145,7 +166,8 @@ class Mirror:
             if not self._request.upload:
                 raise NoSource("No such file or directory")
             if not self._request.dry_run:
-                await self._there.make_directory(b"")
+                above = await asyncio.to_thread(self._here.mode)
+                await self._there.make_directory(b"", self._made(above))
             self._tell("created", b"./", "")
             self.report.created += 1
             return {}, []
@@ -271,11 +293,9 @@ class Mirror:
                 directory = entry.kind is Kind.DIRECTORY
                 await self._to.remove(path, directory=directory)
             case Action.DIRECTORY:
-                await self._to.make_directory(path)
+                await self._to.make_directory(path, self._made(entry.mode))
             case Action.LINK:
-                if not step.new:
-                    await self._to.remove(path, directory=False)
-                await self._to.link(path, entry.target)
+                await to_its_end(self._link(step))
             case Action.ATTRIBUTES:
                 await self._to.set(path, entry.mode, entry.modified)
             case _:
@@ -283,6 +303,18 @@ class Mirror:
                 part = drafted(path, self._token)
                 async with aclosing(self._counted(path)) as pieces:
                     await self._to.write(path, pieces, mode, entry.modified, part)
+
+    async def _link(self, step: Step) -> None:
+        if not step.new:
+            await self._to.remove(step.path, directory=False)
+        await self._to.link(step.path, step.entry.target)
+
+    def _made(self, mode: int) -> int | None:
+        """Return what a directory is made with: by it nobody gets in meanwhile.
+
+        Its own mode comes last, and might keep us out before.
+        """
+        return stat.S_IMODE(mode) & 0o777 | 0o700 if self._modes else None
 
     async def _counted(self, path: bytes) -> AsyncGenerator[bytes]:
         async with aclosing(self._from.read(path)) as pieces:

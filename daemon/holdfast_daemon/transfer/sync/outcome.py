@@ -26,7 +26,7 @@ NO_PROGRAM = (126, 127)
 PARTIAL = 23
 VANISHED = 24
 PROTOCOL = 2
-_IDLE = 30
+IDLE = 30
 _SHOWN = 5
 _KEPT = 200
 _LINE_BYTES = 4096
@@ -114,7 +114,7 @@ def fault(
             " so in terminals only. Nothing was changed.",
             ran=Ran.YES,
         )
-    if code == _IDLE:
+    if code == IDLE:
         return LinkError(
             Reason.CONNECTION_LOST,
             f"the sync with {where} stood still for too long and was ended",

@@ -1,4 +1,4 @@
-"""Where a path of a host really is: asked before what lies there is touched."""
+"""Where a path of a host, and its home, really are: asked before they are touched."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _MOST = 64 * 1024
 _ASK = (
     'd={path};CDPATH=;r=$(cd -P -- "$d" 2>/dev/null&&pwd -P)||r=$(cd -P --'
     ' "$(dirname -- "$d")" 2>/dev/null&&pwd -P)/$(basename -- "$d");'
-    "printf '%s%s%s' {mark} \"$r\" {mark}"
+    "h=$(cd -P ~ 2>/dev/null&&pwd -P);"
+    'printf \'%s%s%s%s%s\' {mark} "$r" {mark} "$h" {mark}'
 )
 
 
@@ -36,8 +37,10 @@ class _Said:
             self.data += data
 
 
-async def resolved(lease: Lease, path: str, limits: Limits) -> str:
-    """Return `path` without links, of a host with a POSIX shell; as it is if unknown.
+async def resolved(lease: Lease, path: str, limits: Limits) -> tuple[str, str]:
+    """Return `path` without links, of a host with a POSIX shell, and its home.
+
+    What is unknown is `path` as it is, and an empty home.
 
     Raises:
         DaemonError: The host can't be asked; nothing was changed.
@@ -54,6 +57,6 @@ async def resolved(lease: Lease, path: str, limits: Limits) -> str:
         raise channel_unanswered(host, limits.file_seconds, sent=True) from None
     finally:
         channel.close()
-    parts = said.data.split(mark.encode())
-    found = parts[1].decode("utf-8", "replace") if len(parts) > 2 else ""  # noqa: PLR2004
-    return found if found.startswith("/") else path
+    parts = said.data.decode("utf-8", "replace").split(mark)
+    found, home = parts[1:3] if len(parts) > 3 else ("", "")  # noqa: PLR2004
+    return found if found.startswith("/") else path, home

@@ -69,14 +69,44 @@ def check(request: SyncRequest, home: str) -> None:
                 f"exclude[{at}] has a NUL or more than {_PATTERN_BYTES} bytes",
             )
     where = request.there if request.upload else request.here
-    bare = posixpath.normpath(where.removeprefix("~").lstrip("/") or ".")
+    # "~user" is a home directory, too: the name is whose
+    inner = where.partition("/")[2] if where.startswith("~") else where
+    bare = posixpath.normpath(inner.lstrip("/") or ".")
     whole = bare == "." or bare.startswith("..")
     if request.delete and (whole or (not request.upload and where == home)):
-        raise InputError(
-            "delete",
-            f"delete would empty {where!r} of all that the source does not have",
-            hint="Name a directory below it.",
-        )
+        raise _emptied(where)
+
+
+def empties(request: SyncRequest) -> bool:
+    """Say whether it may delete what the host alone can tell the place of."""
+    return request.upload and request.delete
+
+
+def check_place(request: SyncRequest, place: str, home: str) -> None:
+    """Refuse what only the host's answers show; both have no links.
+
+    Args:
+        request: What is asked, one that `empties`.
+        place: What its directory on the host is.
+        home: The account's home directory there; empty: unknown.
+
+    Raises:
+        InputError: The field is named.
+    """
+    if _whole(place) in ("/", _whole(home)):
+        raise _emptied(request.there)
+
+
+def _whole(path: str) -> str:
+    return posixpath.normpath("/" + path.strip("/"))
+
+
+def _emptied(where: str) -> InputError:
+    return InputError(
+        "delete",
+        f"delete would empty {where!r} of all that the source does not have",
+        hint="Name a directory below it.",
+    )
 
 
 def version(told: str) -> tuple[int, int] | None:

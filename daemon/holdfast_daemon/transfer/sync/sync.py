@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from holdfast_daemon import failpoint
@@ -11,14 +10,16 @@ from holdfast_daemon.connection.channel import ChannelEnd
 from holdfast_daemon.connection.sftp import SftpError
 from holdfast_daemon.connection.sftp_tree import sftp_tree
 from holdfast_daemon.errors import DaemonError, LimitError, Reason
+from holdfast_daemon.file.script import sftp_path
 from holdfast_daemon.streams import Stream
 from holdfast_daemon.transfer.here.local_tree import trouble
 from holdfast_daemon.transfer.means.again import not_resumed, reached
-from holdfast_daemon.transfer.sync import anew, guard, outcome, program
+from holdfast_daemon.transfer.sync import anew, guard, outcome, program, rsync
 from holdfast_daemon.transfer.sync.attempt import Attempt
 from holdfast_daemon.transfer.sync.itemize import Report
 from holdfast_daemon.transfer.sync.mirror import Mirror, NoSource, TooLargeError
 from holdfast_daemon.transfer.sync.outcome import (
+    IDLE,
     NO_PROGRAM,
     PARTIAL,
     VANISHED,
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 _ENDED = (19, 20)
 _NAMED = 5
 _PARTING_SECONDS = 1.0
+# For a server that answers nothing, to delete what is half once a sync is stopped.
+_TIDYING_SECONDS = 10.0
 _LEFT = "left out, for they hold secrets or let people in: {names}"
 _MAY_BE_LEFT = (
     "names of files that hold secrets (private keys and the like) are left out"
@@ -73,6 +76,7 @@ class Sync:
         caller: Caller,
         *,
         tell: Callable[..., None],
+        place: tuple[int, int] | None = None,
         past: Onward | None = None,
     ) -> None:
         """Sync as `request` says, once it is run.
@@ -85,6 +89,7 @@ class Sync:
             under_way: Syncs of this daemon that change something, each with its job.
             caller: Who asks.
             tell: Is given what it did, for the record.
+            place: What `anew.place_of` told when it was asked for.
             past: What an earlier daemon knew of it, which began it.
         """
         self.request = request
@@ -92,12 +97,14 @@ class Sync:
         self._under_way = under_way
         self._caller = caller
         self._tell = tell
+        self._place = place
         self._past = past
         self._known = None if past is None else known_of(past)
         self._guarded = not caller.person
         self._begun = False
         self.fault: DaemonError | None = None
         self._attempt: Attempt | None = None
+        self._tree: SftpTree | None = None
         self._report = Report()
 
     @property
@@ -111,7 +118,7 @@ class Sync:
         Raises:
             DaemonError: Nothing was changed: the host can't be had, or can't do it.
         """
-        known = self._known or Begun(self._key(site), token(), None)
+        known = self._known or Begun(self._key(site), token(), self._place)
         await self._turn(known.key, job)
         if known.key:
             self._under_way[known.key] = job
@@ -158,8 +165,6 @@ class Sync:
 
     async def _work(self, job: Job, site: Site, known: Begun) -> None:
         if self._past is None:
-            place = await asyncio.to_thread(anew.place_of, self.request.here)
-            known = replace(known, place=place)
             job.onward = begun(self.request, known, self._caller)
             if site.keep is not None:
                 await site.keep(job)
@@ -217,13 +222,16 @@ class Sync:
         self, job: Job, site: Site, lease: Lease, lock: int | None
     ) -> str:
         """Do it by rsync; return who has none, and an empty text when it is done."""
+        guards: list[str] = []
+        there, empties = "", rsync.empties(self.request)
+        if self._guarded or empties:
+            there, home = await resolved(lease, self.request.there, site.limits)
+            if empties:
+                rsync.check_place(self.request, there, home)
         found = await program.find()
         if found is None:
             return "this machine"
-        guards: list[str] = []
-        there = ""
         if self._guarded:
-            there = await resolved(lease, self.request.there, site.limits)
             guards = guard.all_of(self.request, there)
 
         async def tried(*, telling: bool = True, marked: bool = False) -> Attempt:
@@ -305,10 +313,12 @@ class Sync:
             await asyncio.wait({working})
         finally:
             working.cancel()
+            if self._tree is not None:
+                self._tree.idle = min(self._tree.idle, _TIDYING_SECONDS)
             # A daemon that ends waits for no slow link: the next one tidies up.
             patience = None if job.verdict else _PARTING_SECONDS
             await asyncio.wait({working}, timeout=patience)
-        where = site.host.shown
+        where, tree, self._tree = site.host.shown, self._tree, None
         if job.verdict is not None:
             job.settle(ChannelEnd(signal="TERM"))
         elif lease.link.closed:
@@ -318,6 +328,8 @@ class Sync:
         else:
             working.result()
             code = PARTIAL if said.lines else 0
+            if tree is not None and tree.stood_still:
+                code = IDLE
             if code:
                 self.fault = outcome.fault(
                     self.request, where, code, said, self._report
@@ -339,10 +351,17 @@ class Sync:
             said.feed(data)
             job.spool.append(Stream.ERR, data)
 
-        root = self.request.there
-        root = "." if root == "~" else root.removeprefix("~/")
-        async with sftp_tree(lease.link, root.encode()) as there:
+        field = "destination" if self.request.upload else "source"
+        root = sftp_path(self.request.there, field)
+        shown = root.decode()
+        limits = site.limits
+        idle, patience = limits.sync_idle_seconds, limits.probe_seconds
+        async with sftp_tree(lease.link, root, idle=idle, patience=patience) as there:
+            self._tree = there
             job.asked = True
+            if rsync.empties(self.request):
+                real, home = await there.real(), await there.home()
+                rsync.check_place(self.request, real, home)
             guarded = await self._guards(there) if self._guarded else None
             self._sent(job)
             excluded = Excluded(
@@ -360,14 +379,14 @@ class Sync:
             try:
                 await mirror.run(excluded)
             except NoSource as none:
-                complain(f'change_dir "{root}" failed: {none}')
+                complain(f'change_dir "{shown}" failed: {none}')
             except (SftpError, OSError) as error:
                 why = error.strerror if isinstance(error, OSError) else str(error)
-                complain(trouble("use", root.encode(), why or str(error)))
+                complain(trouble("use", root, why or str(error)))
             except TooLargeError as error:
                 raise LimitError(
                     Reason.LIMIT_REACHED,
-                    f"{root} on {site.host.shown} holds more than {error} names, too"
+                    f"{shown} on {site.host.shown} holds more than {error} names, too"
                     " many to compare without rsync; nothing was changed",
                     hint="Install rsync there, or sync a directory below it.",
                     metadata={"limit": "sync_entries", "host": site.host.shown},

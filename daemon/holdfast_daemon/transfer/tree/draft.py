@@ -24,5 +24,6 @@ def drafted(path: bytes, own: str) -> bytes:
 def is_draft(path: bytes, own: str) -> bool:
     """Say whether the sync of that token made a file of this name."""
     ending = re.escape(own.encode()) + rb"[0-9a-f]{%d}" % (2 * _HALF)
+    ending += rb"(\.old)?"  # what one of them was to replace
     name = path.rpartition(b"/")[2]
     return re.fullmatch(rb"\..+\." + ending, name, re.DOTALL) is not None

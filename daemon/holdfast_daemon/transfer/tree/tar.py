@@ -16,7 +16,7 @@ BLOCK = 512
 _NAME = 100
 _OCTAL_SIZE = 8**11
 _LONG = b"././@LongLink"
-_FILE, _DIRECTORY, _LONG_NAME, _LONG_LINK = b"0", b"5", b"L", b"K"
+_FILE, _LINK, _DIRECTORY, _LONG_NAME, _LONG_LINK = b"0", b"1", b"5", b"L", b"K"
 _PAX = (b"x", b"g")
 _HEAD_BYTES = 1024 * 1024
 END = bytes(2 * BLOCK)
@@ -63,13 +63,18 @@ def _block(name: bytes, size: int, mode: int, modified: int, kind: bytes) -> byt
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file of the stream."""
+    """One file of the stream.
+
+    Attributes:
+        linked: It is another name of a file before it, and its content is there.
+    """
 
     name: bytes
     size: int
     mode: int
     modified: int
     regular: bool
+    linked: bool = False
 
 
 class Reader:
@@ -149,9 +154,8 @@ class Reader:
         regular = kind in (_FILE, b"\0", b"7")
         self._left = size if regular else 0
         self._pad = -self._left % BLOCK
-        return Member(
-            name, self._left, _number(block[100:108]), _number(block[136:148]), regular
-        )
+        mode, modified = _number(block[100:108]), _number(block[136:148])
+        return Member(name, self._left, mode, modified, regular, kind == _LINK)
 
     def _understand(self) -> None:
         kind, self._extra = self._extra, b""
