@@ -17,6 +17,7 @@ from holdfast_daemon.config import ConfigError, ConfigHolder
 from holdfast_daemon.errors import DaemonError
 from holdfast_daemon.hold import hold
 from holdfast_daemon.instance import AlreadyRunning
+from holdfast_daemon.leaving import and_leave
 from holdfast_daemon.paths import places, private_dir
 from holdfast_daemon.secrets import Redactor
 
@@ -126,7 +127,7 @@ def _run(given: argparse.Namespace) -> int:
     with hold(where, config.current.limits.stop_seconds) as instance:
         redactor = Redactor()
         _start_log(where, config, redactor)
-        asyncio.run(App(where, config, instance, redactor).run())
+        asyncio.run(and_leave(App(where, config, instance, redactor).run()))
     return 0
 
 
@@ -135,9 +136,12 @@ def main() -> int:
 
     Returns:
         0 after a clean stop, 75 when another daemon serves the socket, 78 for a bad
-        configuration or a place that is not safe, 71 for what the system refuses.
+        configuration or a place that is not safe, 71 for what the system refuses. A
+        stop that hangs ends the process with 70.
     """
     _fill()
+    if not os.environ.get("HOME"):  # an empty one would stand for `/`
+        os.environ.pop("HOME", None)
     given = _arguments().parse_args()
     try:
         return _run(given)

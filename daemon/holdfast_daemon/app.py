@@ -11,12 +11,13 @@ import contextlib
 import logging
 import os
 import signal
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from holdfast_daemon import ids
 from holdfast_daemon.audit.chain import AuditLog
-from holdfast_daemon.clock import SystemClock
+from holdfast_daemon.clock import SystemClock, beat
 from holdfast_daemon.connection.pool import Pool
 from holdfast_daemon.connection.wake import Watch
 from holdfast_daemon.doctor.doctor import Doctor
@@ -25,11 +26,13 @@ from holdfast_daemon.exec.adopter import Adopter
 from holdfast_daemon.exec.archive import Archive
 from holdfast_daemon.exec.parting import part
 from holdfast_daemon.exec.table import JobTable
-from holdfast_daemon.forward.restore import Restorer, guarded
+from holdfast_daemon.forward.guard import Guard
+from holdfast_daemon.forward.restore import Restorer
 from holdfast_daemon.forward.table import ForwardTable
 from holdfast_daemon.hosts.inventory import Inventory
 from holdfast_daemon.instance import AlreadyRunning, raise_descriptors
 from holdfast_daemon.kept.keeper import Keeper
+from holdfast_daemon.leaving import at_latest
 from holdfast_daemon.paths import private_dir
 from holdfast_daemon.policy.gate import Gate
 from holdfast_daemon.rpc import convert
@@ -75,6 +78,8 @@ _log = logging.getLogger(__name__)
 # Of the time for a stop, what commands and then calls get to end by themselves.
 _SHARE = 0.4
 _FORCED_SECONDS = 1.0
+# Behind that time, until a stop that hangs is given up.
+_HANGING_SECONDS = 10.0
 
 
 class App:
@@ -111,9 +116,10 @@ class App:
         self._pool = Pool(limits, self._clock, redactor)
         self._sleep = Watch()
         self._inventory = Inventory(self._current, limits)
+        self._pool.renewal.ask = self._inventory.renew
         archive = Archive(places.jobs, limits, self._clock)
         self._gate = Gate(self._current, self._audit, self._clock)
-        self._adopter = Adopter(self._gate, self._inventory)
+        self._adopter = Adopter(self._gate, self._inventory, self._pool.pauses)
         check = self._adopter.check
         self._table = JobTable(
             archive, self._pool, limits, self._clock, redactor, check=check
@@ -140,19 +146,18 @@ class App:
             observers=self._observers,
             recovery=Recovery(
                 self._table,
-                resolve=self._inventory.resolve,
+                find=self._adopter.found,
                 admit=self._adopter.admit,
             ),
         )
         self._servicers: list[SessionServicer | ExecServicer] = []
-        self._restorer = Restorer(self._gate, self._inventory)
         self._forwards = ForwardTable(
             self._pool,
             limits,
             self._clock,
             path=places.forwards,
-            allowed=self._restorer.allows,
-            guarded=guarded(places, os.environ),
+            rules=Restorer(self._gate, self._inventory, self._pool, self._current),
+            guard=Guard(places, os.environ, self._inventory.agents),
         )
         self._clients = Clients(self._clock, limits.clients_listed)
         self._parts = Parts(
@@ -200,7 +205,7 @@ class App:
             await self._table.recover()
             self._adoption.reserve(self._table)
             await self._sessions.recover()
-            await self._forwards.recover(self._restorer.admit)
+            await self._forwards.recover()
             self._config.subscribe(lambda _old, _new: self._forwards.heed_rules())
             await self._listen()
             self._adopting = asyncio.create_task(self._adopt())
@@ -214,8 +219,8 @@ class App:
         """Go on with what earlier daemons left."""
         try:
             await self._adoption.take_up(self._table)
-            await self._adopter.take_up(self._table)
-            await self._adopter.clear_up(self._table, self._pool, self._limits)
+            clearing = self._adopter.clear_up(self._table, self._pool, self._limits)
+            await asyncio.gather(self._adopter.take_up(self._table), clearing)
         except Exception:  # noqa: BLE001 - its own error boundary
             _log.exception("what was left running is not gone on with")
 
@@ -223,11 +228,12 @@ class App:
         """Do the chores until the end is asked for, or somebody took our place."""
         limits = self._limits
         asked = asyncio.create_task(self._stopping.wait())
+        watch_config = partial(self._config.watch, limits.config_check_seconds)
         chores = [
             asyncio.create_task(self._every(seconds, chore))
             for seconds, chore in (
                 (limits.socket_check_seconds, self._look_at_socket),
-                (limits.config_check_seconds, self._watch_config),
+                (limits.config_check_seconds, watch_config),
                 (limits.reap_seconds, self._reap),
                 (limits.wake_check_seconds, self._look_at_clocks),
                 (systemd.watchdog_interval(), self._ping),
@@ -237,6 +243,7 @@ class App:
         done, _ = await asyncio.wait(
             {asked, *chores}, return_when=asyncio.FIRST_COMPLETED
         )
+        at_latest(limits.stop_seconds + _HANGING_SECONDS)
         for task in (asked, *chores):
             task.cancel()
         await asyncio.gather(asked, *chores, return_exceptions=True)
@@ -278,9 +285,10 @@ class App:
             first_frame_seconds=self._limits.first_frame_seconds,
         )
         kept = KeptServicer(lambda host: Keeper(self._pool, host, self._limits))
-        reach = Reaching(self._gate, self._resolve).check
+        reaching = Reaching(self._gate, self._resolve)
+        self._pool.assent.go_by(reaching.confirm, self._current)
         sessions = SessionServicer(
-            self._sessions, self._table, self._current, kept, reach
+            self._sessions, self._table, self._current, kept, reaching.check
         )
         waits = WaitServicer(
             jobs=self._table,
@@ -299,7 +307,7 @@ class App:
             doctor=DoctorServicer(self._doctor(), self._redactor),
             exec_=execs,
             forward=ForwardServicer(self._forwards, self._current),
-            file=FileServicer(self._pool, self._current, self._redactor, self._clock),
+            file=FileServicer(self._pool, self._current, self._redactor),
             host=HostServicer(
                 self._inventory,
                 self._pool,
@@ -311,10 +319,7 @@ class App:
             ),
             login=LoginServicer(self._pool),
             session=sessions,
-            transfer=TransferServicer(
-                self._syncs,
-                self._copies,
-            ),
+            transfer=TransferServicer(self._syncs, self._copies),
             trust=TrustServicer(self._pool, self._limits),
         )
         await listener.start(self._instance.bind_path())
@@ -365,9 +370,6 @@ class App:
         await self._listen()
         _log.warning("serving again on %s", self._places.socket)
 
-    async def _watch_config(self) -> None:
-        await self._config.watch(self._limits.config_check_seconds)
-
     async def _reap(self) -> None:
         await self._table.reap()
         await self._sessions.reap()
@@ -403,7 +405,7 @@ class App:
                 _log.error("%s %s", error.message, error.hint)
             except Exception:  # noqa: BLE001 - its own error boundary
                 _log.exception("a chore failed")
-            await asyncio.sleep(seconds)
+            await beat(seconds)
 
     async def _stop(self) -> None:
         _log.info("stopping")
@@ -435,12 +437,13 @@ class App:
         share = self._limits.stop_seconds * _SHARE
         for servicer in self._servicers:
             servicer.close()
-        await self._forwards.stop()
+        await asyncio.gather(self._pool.farewells.stop(), self._forwards.stop())
         if self._adopting is not None:
             self._adopting.cancel()
         await part(self._table, share)
         await self._table.close()
         await self._sessions.stop()
+        await self._audit.part()
         await asyncio.gather(self._pool.close(), self._end_calls(share))
 
     async def _end_calls(self, grace: float) -> None:

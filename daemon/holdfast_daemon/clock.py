@@ -5,6 +5,7 @@ A third one, which goes on while the machine sleeps, only tells that it slept.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from datetime import UTC, datetime
@@ -44,6 +45,15 @@ class SystemClock:
     def now(self) -> datetime:
         """Return the wall clock in UTC."""
         return datetime.now(UTC)
+
+
+async def beat(seconds: float) -> None:
+    """Sleep until the next whole multiple of `seconds`.
+
+    Whatever is done as often, or twice as often, is so done at the same moment: an idle
+    process is woken once for all of it.
+    """
+    await asyncio.sleep(seconds - asyncio.get_running_loop().time() % seconds)
 
 
 def rfc3339(moment: datetime) -> str:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from holdfast_daemon import schema
+from holdfast_daemon.clock import beat
 from holdfast_daemon.config_file import ConfigError, Document, mark, read
 from holdfast_daemon.limits import Limits
 
@@ -224,20 +225,26 @@ class ConfigHolder:
         self._reads += 1
         return self._take(self._reads, self._attempt())
 
-    async def refresh(self) -> bool:
-        """Do what `reload` does, with the file read in a thread."""
+    async def refresh(self, *, asked: bool = True) -> bool:
+        """Do what `reload` does, with the file read in a thread.
+
+        Where nobody asked, a file that is empty by now is not taken: whoever writes it
+        has only begun, or was kept from it.
+        """
         self._reads += 1
         number = self._reads
-        return self._take(number, await asyncio.to_thread(self._attempt))
+        return self._take(
+            number, await asyncio.to_thread(lambda: self._attempt(asked=asked))
+        )
 
     async def watch(self, interval: float) -> None:
         """Look every `interval` seconds whether the file changed; never returns."""
         while True:
-            await asyncio.sleep(interval)
+            await beat(interval)
             if await asyncio.to_thread(self._changed):
-                await self.refresh()
+                await self.refresh(asked=False)
 
-    def _attempt(self) -> _Attempt:
+    def _attempt(self, *, asked: bool = True) -> _Attempt:
         before = time.time_ns()
         seen = self._look()
         try:
@@ -251,6 +258,14 @@ class ConfigHolder:
                 hint="Put it back, or restart the daemon to do without.",
             )
             return gone, seen, before
+        emptied = seen is not None and not seen[1] and config != self.current
+        if emptied and not asked and config.path is not None:
+            empty = ConfigError(
+                config.path,
+                "is empty; what it said last stays in force",
+                hint="Write it again, or take it as it is: holdfast reload.",
+            )
+            return empty, seen, before
         return config, seen, before
 
     def _take(self, number: int, result: _Attempt) -> bool:

@@ -93,6 +93,8 @@ class DaemonError(Exception):
         ran: Whether anything may have been executed.
         metadata: Values named in the message, by name; never a secret.
         retry_after: Seconds after which trying again may help.
+        recorded: What a record of it says, where the message quotes content of a file;
+            empty: the message.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class DaemonError(Exception):
         self.ran = ran
         self.metadata: dict[str, str] = dict(metadata or {})
         self.retry_after = retry_after
+        self.recorded = ""
 
 
 class InputError(DaemonError):

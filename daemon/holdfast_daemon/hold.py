@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast_daemon.instance import AlreadyRunning, Instance
+from holdfast_daemon.instance import AlreadyRunning, Instance, sign
 from holdfast_daemon.paths import private_file, refused
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ def _state(where: Places, deadline: float) -> Generator[None, None, None]:
     try:
         private_file(path)
         _lock_state(lock, where, deadline)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{where.socket}\n{os.getpid()}\n".encode(), 0)
+        sign(lock, f"{where.socket}\n{os.getpid()}\n")
         yield
     finally:
         os.close(lock)

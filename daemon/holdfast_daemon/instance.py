@@ -91,8 +91,7 @@ class Instance:
     def _sign(self) -> None:
         """Write who we are into the lock, for the message of the next one."""
         if self._lock is not None:
-            os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+            sign(self._lock, f"{os.getpid()}\n")
 
     def _open_lock(self) -> int:
         path = self._places.lock
@@ -258,6 +257,13 @@ class Instance:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def sign(lock: int, text: str) -> None:
+    """Write into a lock who holds it; on a full disk it is held all the same."""
+    os.ftruncate(lock, 0)  # who held it before is nobody to be ended
+    with suppress(OSError):
+        os.pwrite(lock, text.encode(), 0)
 
 
 def _inode(found: os.stat_result) -> tuple[int, int]:

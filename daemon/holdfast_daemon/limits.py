@@ -57,7 +57,11 @@ class Limits:
         "a file up to it is fetched whole, and cut here; of a larger one its part",
     )
     file_hash_bytes: int = _limit(
-        256 * MIB, "bytes", 0, 100 * GIB, "a larger file is read without its SHA-256"
+        256 * MIB,
+        "bytes",
+        0,
+        100 * GIB,
+        "a larger file is read, or added to, without its SHA-256",
     )
     file_edit_bytes: int = _limit(
         8 * MIB, "bytes", 4 * KIB, 64 * MIB, "the largest file that is edited"
@@ -76,7 +80,7 @@ class Limits:
         200, "lines", 1, 5000, "a result a model can read; the job's output has all"
     )
     # copy
-    copies_running: int = _limit(
+    copies_running: int = _at_start(
         4, "copies", 1, 100, "more wait for their turn: disks and links are shared"
     )
     copy_parallel: int = _limit(
@@ -287,7 +291,7 @@ class Limits:
         20, "events", 1, 1000, "what `status HOST` tells of the past: a bad afternoon"
     )
     wake_check_seconds: float = _at_start(
-        1.0, "s", 0.1, HOUR, "how soon it is noticed that this machine has slept"
+        3.0, "s", 0.1, HOUR, "how soon it is noticed that this machine has slept"
     )
     wake_gap_seconds: float = _limit(
         10.0, "s", 0.5, DAY, "missed by the clocks; a busy machine is late by less"
@@ -310,9 +314,6 @@ class Limits:
     )
     session_keep_closed_seconds: float = _limit(
         300.0, "s", 0, DAY, "the same with auto_close"
-    )
-    session_unread_bytes: int = _limit(
-        MIB, "bytes", 64 * KIB, 64 * MIB, "unread output; older is skipped, and told"
     )
     session_writer_seconds: float = _limit(
         1.5, "s", 0, 60, "a client keeps the keyboard so long after its last call"
@@ -370,10 +371,10 @@ class Limits:
         5.0, "s", 0.5, 300, "what a stop may take before it forces"
     )
     socket_check_seconds: float = _at_start(
-        5.0, "s", 0.2, HOUR, "a deleted or replaced socket is put back by then"
+        6.0, "s", 0.2, HOUR, "a deleted or replaced socket is put back by then"
     )
     config_check_seconds: float = _at_start(
-        1.0, "s", 0.1, HOUR, "how soon an edit of the configuration takes effect"
+        3.0, "s", 0.1, HOUR, "how soon an edit of the configuration takes effect"
     )
     reap_seconds: float = _at_start(
         30.0, "s", 0.1, HOUR, "how often what is past its time is looked for"

@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 
 REDACTED = "[redacted]"
 
-_VALUE = r"""(?!\[(?:secret|redacted)\])(?:"[^"]*"|'[^']*'|[^\s,;&"')}\]]+)"""
-_WORD = r"(?:password|passwd|passphrase|secret|token|api[_-]?key|private[_-]?key)"
+_VALUE = (
+    r"""(?!\[(?:secret|redacted)\])"""
+    r"""(?:"[^"]*"|'[^']*'|\\"[^"]*"|[^\s,;&"')}\]]+)"""
+)
+_WORD = (
+    r"(?:password|passwd|passphrase|token|api[_-]?key|private[_-]?key|_pwd"
+    r"|secret(?:(?:[_-]access)?[_-]key)?)"
+)
 # how those words begin
-_WORDS = ("passw", "passphrase", "secret", "token", "api", "private")
+_WORDS = ("passw", "passphrase", "secret", "token", "api", "private", "_pwd")
 
 
 class Shape(NamedTuple):
@@ -44,8 +50,26 @@ SHAPES = (
         re.compile(r"(?i)(\bbearer\s{1,8})(?!\[redacted\])[A-Za-z0-9._~+/=-]{6,}"),
         ("bearer",),
     ),
-    Shape(re.compile(rf"""(?i)({_WORD}["']?\s{{0,8}}[=:]\s{{0,8}}){_VALUE}"""), _WORDS),
+    Shape(
+        re.compile(
+            r"""(?i)(\bauthorization["']?\s{0,8}[:=]\s{0,8}["']?(?:basic|token)\s{1,8})"""
+            r"(?!\[redacted\])[A-Za-z0-9._~+/=-]{4,}"
+        ),
+        ("authorization",),
+    ),
+    Shape(
+        # a text in a text has its quotes behind backslashes
+        re.compile(rf"""(?i)({_WORD}\\?["']?\s{{0,8}}[=:]\s{{0,8}}){_VALUE}"""),
+        _WORDS,
+    ),
     Shape(re.compile(rf"(?i)(--{_WORD}\s{{1,8}}){_VALUE}"), _WORDS, "--"),
+    Shape(
+        re.compile(
+            r"(?i)(\bcurl\b[^\n]{0,200}?\s(?:-u|--user)[\s=]{0,8}"
+            rf"""["']?[^\s:"']{{1,128}}:){_VALUE}"""
+        ),
+        ("curl",),
+    ),
     Shape(re.compile(rf"(?i)(\bsshpass\s{{1,8}}-p\s{{0,8}}){_VALUE}"), ("sshpass",)),
     Shape(
         re.compile(r"(://[^\s/@:]{0,256}:)(?!\[redacted\]@)[^\s/@]{1,256}(?=@)"),

@@ -58,6 +58,7 @@ class _Entry:
     done: asyncio.Future[None] | None = None
     otherwise: Callable[[], Record] | None = None
     members: dict[str, Any] | None = None
+    lasting: bool = False
 
 
 @dataclass(slots=True)
@@ -75,6 +76,7 @@ class AuditLog:
 
     Attributes:
         error: Why it can't be written just now; empty: it can.
+        parting: Who follows it reads what there is, and leaves.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class AuditLog:
     ) -> None:
         self.directory = directory
         self.error = ""
+        self.parting = False
         self._clock = clock
         self._redactor = redactor
         self._sync_seconds = sync_seconds
@@ -125,15 +128,28 @@ class AuditLog:
             async with asyncio.timeout(self._write_seconds):
                 await self.flush()
 
+    async def part(self) -> None:
+        """Have those who follow leave, with all that was told by now; it goes on."""
+        if self._watchers:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._write_seconds):
+                    await self.flush()
+        self.parting = True
+        self._wake_watchers()
+
     @property
     def closed(self) -> bool:
         """No record is taken (any more)."""
         return self._thread is None
 
     async def append(
-        self, record: Record, *, otherwise: Callable[[], Record] | None = None
+        self,
+        record: Record,
+        *,
+        otherwise: Callable[[], Record] | None = None,
+        lasting: bool = False,
     ) -> None:
-        """Return when `record` is written.
+        """Return when `record` is written; a `lasting` one is kept till it can be.
 
         Should the caller be gone by then, or the wait have taken too long, `otherwise`
         gives what is written behind it: what was begun is also recorded as ended.
@@ -144,9 +160,11 @@ class AuditLog:
         if self._loop is None or self._thread is None:
             raise AuditError("it is closed")
         if self._queue.qsize() >= self._backlog:
+            if lasting:
+                self.post(record)
             raise AuditError(f"{self._backlog} records wait to be written")
         done = self._loop.create_future()
-        entry = _Entry(record, self._clock.now(), done, otherwise)
+        entry = _Entry(record, self._clock.now(), done, otherwise, lasting=lasting)
         self._hand_over()
         self._queue.put(entry)
         try:
@@ -226,7 +244,7 @@ class AuditLog:
         self._wake_watchers()
         for entry in entries:
             done = entry.done
-            if done is None:
+            if done is None or (done.done() and not done.cancelled()):
                 continue
             if done.cancelled():
                 if not cause and entry.otherwise is not None:
@@ -296,11 +314,13 @@ class AuditLog:
         while True:
             try:
                 if not self._store.ready:
-                    self._findings.append(self._store.open())
+                    self._open()
                 told = self._told()
                 if not waiting and told is None:
                     return
-                self._put(told, waiting)
+                if self._put(told, waiting):
+                    self._refuse(waiting)
+                    return
             except (OSError, DaemonError) as error:
                 self._note_outage(error)
                 # Somebody took the file away: go on in a new one, and say so there.
@@ -310,8 +330,23 @@ class AuditLog:
                 self._refuse(waiting)
                 return
 
-    def _put(self, told: _Entry | None, waiting: list[_Entry]) -> None:
-        """Write one batch and take it off `waiting`."""
+    def _open(self) -> None:
+        """Open the files; where each record is synced, see first that they can be.
+
+        Raises:
+            OSError: They can't: another record would only push an older one out.
+        """
+        if found := self._store.open():
+            self._findings.append(found)
+        if not self._sync_seconds and self._outage:
+            try:
+                store_module.sync(self._store.duplicates())
+            except OSError:
+                self._store.close()
+                raise
+
+    def _put(self, told: _Entry | None, waiting: list[_Entry]) -> str:
+        """Write one batch and take it off `waiting`; return why it is not synced."""
         batch = [*((told,) if told else ()), *waiting[:_BATCH]]
         count = self._store.write([entry.members or {} for entry in batch])
         if told:
@@ -326,6 +361,7 @@ class AuditLog:
             self._sync_due = time.monotonic() + self._sync_seconds
         if self._watchers or any(entry.done for entry in written):
             self._in_loop(self._settle, written, cause)
+        return cause
 
     def _told(self) -> _Entry | None:
         """Return the record of what happened, to be written before all that waits."""
@@ -358,7 +394,7 @@ class AuditLog:
 
     def _refuse(self, entries: Sequence[_Entry]) -> None:
         """Tell who waits; keep what nobody waits for, as long as there is room."""
-        self._held.extend(entry for entry in entries if entry.done is None)
+        self._held.extend(e for e in entries if e.done is None or e.lasting)
         while len(self._held) > self._backlog:
             self._held.popleft()
             if self._outage:

@@ -33,6 +33,14 @@ def numbers(directory: Path) -> list[int]:
     return sorted(found)
 
 
+def size(path: Path) -> int:
+    """Return how long the file at `path` is; 0: there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def lines(fd: int, size: int) -> Iterator[bytes]:
     """Yield the whole lines of the first `size` bytes, without newlines.
 

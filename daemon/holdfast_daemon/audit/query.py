@@ -50,7 +50,7 @@ def verify(directory: Path) -> Verdict:
 
 def _verify(directory: Path, now: Snapshot) -> Verdict:
     check = _Check(now.head)
-    has_head = (directory / files.HEAD).exists()
+    has_head = files.size(directory / files.HEAD) > 0
     if now.trouble and (has_head or any(file.size for file in now.files)):
         check.fault(now.trouble)
     for file in now.files:
@@ -175,7 +175,7 @@ def read(directory: Path, last: int = 0) -> Iterator[str]:
 
 
 async def follow(log: AuditLog, last: int = 0) -> AsyncGenerator[str, None]:
-    """Yield what `read` does and then new records as they come, until `log` closes.
+    """Yield what `read` does and then new records as they come, until `log` parts.
 
     None is missed or told twice, whatever rotates meanwhile. A reader so slow that
     files go before it comes to them finds the gap in `seq`.
@@ -194,7 +194,7 @@ async def follow(log: AuditLog, last: int = 0) -> AsyncGenerator[str, None]:
         try:
             while True:
                 changed.clear()
-                over = log.closed
+                over = log.closed or log.parting
                 step = asyncio.ensure_future(asyncio.to_thread(cursor.step))
                 lines = await _whole(step)
                 for line in lines:

@@ -128,8 +128,8 @@ class Store:
         if self._unclean is None and self._head and on_disk != self._head:
             lost.append(amiss or f"{files.HEAD} was changed by somebody else")
         if known is None:
-            if line is None and not damage and not self._head_path.exists():
-                return EMPTY, []
+            if line is None and not damage and not files.size(self._head_path):
+                return EMPTY, []  # a disk that was full made it, and no more
             lost.append(amiss)
             known = self._rebuilt()
         if damage:

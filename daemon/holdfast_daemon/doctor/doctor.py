@@ -130,12 +130,16 @@ class Doctor:
             records.clock(time.time(), log.newest),
             machine.disk(where.state, int(limits.spool_total_bytes)),
             machine.descriptors(int(limits.descriptors)),
-            leftovers.judge_processes(leftovers.processes(where.socket)),
+            leftovers.others(where.socket),
             leftovers.judge_files(leftovers.files(where, self.jobs(), time.time())),
             service.unit(found),
             service.linger(found, mine.name),
             person.folder(ssh, mine.uid),
-            person.config(Path(chosen) if chosen else ssh / "config", mine.uid),
+            person.config(
+                Path(chosen) if chosen else ssh / "config",
+                mine.uid,
+                chosen=bool(chosen),
+            ),
             person.judge_known_hosts([person.known_hosts(str(ssh / "known_hosts"))]),
         ]
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast_daemon.doctor import finding
+from holdfast_daemon.errors import DaemonError
+from holdfast_daemon.hosts.tokens import me
+from holdfast_daemon.paths import places as places_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from holdfast_daemon.paths import Places
 
 _PROC = Path("/proc")
+_OTHERS = "other daemons"
 _SOCKET = re.compile(r"\.hf-[0-9a-z]{6}")
 _NEW = ".new"
 _RECORD = "job.json"
@@ -26,6 +30,10 @@ _NAMED = 5
 _DETAILED = 50
 # Field 22 of /proc/PID/stat, counted after the name.
 _STARTED = 19
+_PROGRAM, _MODULE = "holdfastd", "holdfast_daemon"
+_PYTHONS = ("python", "pypy")
+# Options of Python that take the next word.
+_WITH_VALUE = ("-X", "-W")
 # One that starts does not answer yet.
 _STARTING_SECONDS = 3.0
 
@@ -34,7 +42,7 @@ class Process(NamedTuple):
     """Another daemon of the same user.
 
     Attributes:
-        socket: Where it was told to listen; empty: not known.
+        socket: Where it listens by its arguments and variables; empty: not known.
         answers: Somebody listens there.
         age: Seconds since its start.
     """
@@ -43,6 +51,13 @@ class Process(NamedTuple):
     socket: str
     answers: bool
     age: float
+
+
+def others(own: Path) -> Finding:
+    """Look for other daemons of this user, and judge them. Blocks."""
+    if not _PROC.is_dir():
+        return finding.skip(_OTHERS, "there is no /proc to look for them in")
+    return judge_processes(processes(own))
 
 
 def processes(own: Path) -> list[Process]:
@@ -56,46 +71,74 @@ def processes(own: Path) -> list[Process]:
 
 
 def _daemons() -> Iterator[tuple[int, str]]:
-    if not _PROC.is_dir():
-        return
     for folder in _PROC.iterdir():
         if not folder.name.isdigit() or int(folder.name) == os.getpid():
             continue
         try:
             if folder.stat().st_uid != os.geteuid():
                 continue
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            if not _is_daemon([os.fsdecode(word) for word in words]):
+            words = _words(folder / "cmdline")
+            if not _is_daemon(words):
                 continue
-            variables = (folder / "environ").read_bytes().split(b"\0")
+            variables = _words(folder / "environ")
+            stands = (folder / "cwd").readlink()
         except OSError:
             continue  # it ended meanwhile, or may not be looked at
-        yield int(folder.name), _told([*map(os.fsdecode, words)], variables)
+        yield int(folder.name), _socket_of(words, variables, stands)
+
+
+def _words(path: Path) -> list[str]:
+    return [os.fsdecode(word) for word in path.read_bytes().split(b"\0")]
 
 
 def _is_daemon(words: Sequence[str]) -> bool:
-    """Whether a command line is one of ours: by script, or by `-m`."""
-    first = [Path(word).name for word in words[:2]]
-    if "holdfastd" in first:
+    """Whether a command line runs ours, as a script or by `-m`, and does not name it.
+
+    An editor or a pager of a file of that name is not to be ended.
+    """
+    program, *rest = [*words, ""]
+    if Path(program).name == _PROGRAM:
         return True
-    return any(
-        word == "-m" and words[at + 1 : at + 2] == ["holdfast_daemon"]
-        for at, word in enumerate(words)
-    )
+    if not Path(program).name.startswith(_PYTHONS):
+        return False
+    left = iter(rest)
+    for word in left:
+        if word == "-m":
+            return next(left, "") == _MODULE
+        if word in _WITH_VALUE:
+            next(left, "")
+        elif not word.startswith("-") or word == "-c":
+            return Path(word).name == _PROGRAM
+    return False
 
 
-def _told(words: Sequence[str], variables: Sequence[bytes]) -> str:
-    """Return the socket that a daemon was told, by argument or variable."""
-    for at, word in enumerate(words):
-        if word == "--socket":
-            return next(iter(words[at + 1 : at + 2]), "")
-        if word.startswith("--socket="):
-            return word.partition("=")[2]
+def _socket_of(words: Sequence[str], variables: Sequence[str], stands: Path) -> str:
+    """Return where a daemon listens: by the rules that it went by itself."""
+    env: dict[str, str] = {}
     for variable in variables:
-        name, _, value = os.fsdecode(variable).partition("=")
-        if name == "HOLDFAST_SOCKET":
-            return value
-    return ""
+        name, _, env[name] = variable.partition("=")
+    try:
+        found = places_of(
+            env,
+            Path(env.get("HOME") or me().home),
+            os.geteuid(),
+            socket=_given(words, "--socket", stands),
+            state=_given(words, "--state-dir", stands),
+        )
+    except (DaemonError, KeyError):
+        return ""  # it refuses its variables itself, or nobody knows its user
+    return str(found.socket)
+
+
+def _given(words: Sequence[str], name: str, stands: Path) -> Path | None:
+    """Return the path in an argument, by where the process stands."""
+    found: Path | None = None
+    for at, word in enumerate(words):
+        if word == name:
+            found = stands / next(iter(words[at + 1 : at + 2]), "")
+        elif word.startswith(f"{name}="):
+            found = stands / word.partition("=")[2]
+    return found
 
 
 def _age(pid: int) -> float:
@@ -123,7 +166,7 @@ def _answers(path: str) -> bool:
 
 def judge_processes(found: Sequence[Process]) -> Finding:
     """Say whether other daemons of this user run, and can be reached."""
-    check = "other daemons"
+    check = _OTHERS
     if not found:
         return finding.ok(check, "none of this user's")
     # those in doubt first, and the newest: what began just now is what one looks for
@@ -164,10 +207,10 @@ def files(places: Places, jobs: set[str], now: float) -> list[str]:
     for path in _entries(places.jobs):
         if not _old(path, now):
             continue
-        if path.name not in jobs and not (path / _RECORD).exists():
+        if path.name not in jobs and not _there(path / _RECORD):
             found.append(str(path))
         fresh = path / (_RECORD + _NEW)
-        if fresh.exists() and _old(fresh, now):
+        if _old(fresh, now):
             found.append(str(fresh))
     return found
 
@@ -177,6 +220,17 @@ def _entries(directory: Path) -> list[Path]:
         return sorted(directory.iterdir())
     except OSError:
         return []
+
+
+def _there(path: Path) -> bool:
+    """Whether a file is there, or may be: what can't be seen is not called lost."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _old(path: Path, now: float) -> bool:

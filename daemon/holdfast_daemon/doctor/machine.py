@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _FEW = 1024
 _NEARLY = 0.8
-_OPEN = Path("/proc/self/fd")
+# the second is macOS's
+_OPEN = (Path("/proc/self/fd"), Path("/dev/fd"))
 _MIB = 1024 * 1024
 # An audit log and a few results need no more; below it, nothing is kept for long.
 _FULL = 64 * _MIB
@@ -28,7 +29,8 @@ _PROGRAM_SECONDS = 5.0
 def descriptors(wanted: int) -> Finding:
     """Look at how many files may be open, and are."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = len(os.listdir(_OPEN)) if _OPEN.is_dir() else 0  # noqa: PTH208  a count
+    here = next((path for path in _OPEN if path.is_dir()), None)
+    used = len(os.listdir(here)) if here is not None else 0  # noqa: PTH208  a count
     return judge_descriptors(soft, hard, used, wanted)
 
 
@@ -86,8 +88,13 @@ async def programs(environ: Mapping[str, str]) -> list[Finding]:
     named = environ.get("HOLDFAST_SSH_BIN", "") or "ssh"
     ssh = await asyncio.to_thread(shutil.which, named)
     keygen = await asyncio.to_thread(shutil.which, "ssh-keygen")
-    return [judge_ssh(named, ssh, await _version(ssh) if ssh else ""),
-            judge_keygen(keygen)]  # fmt: skip
+    try:
+        found = judge_ssh(named, ssh, await _version(ssh) if ssh else "")
+    except OSError as error:
+        told = f"{ssh} can't be run: {error.strerror or error}"
+        hint = "correct HOLDFAST_SSH_BIN or the program, and restart the daemon"
+        found = finding.fail("ssh", told, hint)
+    return [found, judge_keygen(keygen)]
 
 
 def judge_ssh(named: str, path: str | None, version: str) -> Finding:

@@ -41,18 +41,20 @@ def judge_folder(seen: Seen, uid: int) -> Finding:
     return finding.ok(check, f"{seen.path}, mode {seen.mode:04o}", details)
 
 
-def config(path: Path, uid: int) -> Finding:
+def config(path: Path, uid: int, *, chosen: bool) -> Finding:
     """Look at the ssh configuration. Blocks."""
-    return judge_config(modes.look(path, follow=True), uid)
+    return judge_config(modes.look(path, follow=True), uid, chosen=chosen)
 
 
-def judge_config(seen: Seen, uid: int) -> Finding:
-    """Say whether ssh takes its configuration file."""
+def judge_config(seen: Seen, uid: int, *, chosen: bool) -> Finding:
+    """Say whether ssh takes its configuration file; one that is `chosen` it does."""
     check, details = "ssh config", {"path": seen.path}
     if not seen.there:
         return finding.skip(check, f"{seen.path} is not there", "", details)
+    if chosen and seen.kind == "device":
+        return finding.ok(check, f"{seen.path}: none", details)
     if trouble := modes.safe(seen, uid):
-        told = f"{seen.path}: {trouble}; ssh refuses it"
+        told = f"{seen.path}: {trouble}" + ("" if chosen else "; ssh refuses it")
         return finding.fail(check, told, modes.remedy(seen), details)
     return finding.ok(check, f"{seen.path}, mode {seen.mode:04o}", details)
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # More than this takes seconds to read; `holdfast audit --verify` reads all.
 _READ_BYTES = 50_000_000
+# As the check of the chain says it too.
+_UNREAD = "can't be read"
 _NAMED = 3
 
 
@@ -51,6 +53,13 @@ class Log(NamedTuple):
 
 def read_log(directory: Path) -> Log:
     """Read the audit log as far as it is read in no time. Blocks."""
+    try:
+        return _read_log(directory)
+    except OSError as error:
+        return Log(0, 0, (f"{_UNREAD}: {error}",), 0.0)
+
+
+def _read_log(directory: Path) -> Log:
     paths = [files.rotated(directory, number) for number in files.numbers(directory)]
     paths.append(files.rotated(directory, 0))
     size = sum(path.stat().st_size for path in paths if path.exists())
@@ -87,6 +96,9 @@ def audit(directory: str, error: str, log: Log) -> Finding:
         told = f"written; {log.size:,} bytes are too many to check here"
         hint = "`holdfast audit --verify` checks all of it"
         return finding.skip(check, told, hint, details)
+    if log.faults and log.faults[0].startswith(_UNREAD):
+        hint = f"see to {directory}: who owns it, and its modes"
+        return finding.fail(check, f"it {log.faults[0]}", hint, details)
     if log.faults:
         return finding.fail(
             check,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
+import signal
 from typing import TYPE_CHECKING
 
 from holdfast_daemon.doctor import finding
@@ -50,7 +53,9 @@ async def origins(host: Host, environ: Mapping[str, str]) -> list[str]:
         return []
     finally:
         if process.returncode is None:
-            process.kill()
+            # A program of `Match exec` would go on, and hold the pipe open.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     found = _APPLIED.findall(said.decode("utf-8", "replace"))
     return list(dict.fromkeys(f"{file}:{line}" for file, line, _ in found))
@@ -78,7 +83,7 @@ def judge(host: Host, applied: Sequence[str], *, inventory: bool) -> list[Findin
     sources = list(applied[:_NAMED])
     if inventory:
         sources.insert(0, f"[hosts.{host.name}] of the configuration")
-    told += f"; said in {', '.join(sources)}" if sources else "; no file speaks of it"
+    told += f"; said in {', '.join(sources)}" if sources else "; no Host block names it"
     return [finding.ok(check, told, details), *_undone(host)]
 
 

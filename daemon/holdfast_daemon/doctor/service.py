@@ -14,18 +14,19 @@ if TYPE_CHECKING:
     from holdfast_daemon.doctor.finding import Finding
 
 UNIT = "holdfast.service"
+AGENT = "io.holdfast.holdfastd"
 _LINGER = Path("/var/lib/systemd/linger")
 _BOOTED = Path("/run/systemd/system")
 _KERNEL = Path("/proc/version")
 
 
 class Manager(NamedTuple):
-    """What is to be seen of systemd.
+    """What is to be seen of systemd, or of launchd.
 
     Attributes:
-        booted: It runs this machine.
-        unit: Where our unit file lies; empty: nowhere.
-        enabled: The unit starts with the user's manager.
+        booted: systemd runs this machine.
+        unit: Where our unit file or agent lies; empty: nowhere.
+        enabled: It starts with the user's manager.
         supervised: This daemon was started by it.
         lingers: The user's manager outlives the last logout.
         wsl: The machine is one of Windows' own.
@@ -40,26 +41,35 @@ class Manager(NamedTuple):
 
 
 def manager(environ: Mapping[str, str], home: Path, user: str) -> Manager:
-    """Look at systemd's files; it is not asked. Blocks."""
+    """Look at the manager's files; it is not asked. Blocks."""
     runtime = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
     config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
     data = Path(environ.get("XDG_DATA_HOME") or home / ".local/share")
-    tops = [config, Path("/etc"), runtime, Path("/run"), data]
+    # systemd may not know of the XDG_CONFIG_HOME of a shell.
+    tops = [config, home / ".config", Path("/etc"), runtime, Path("/run"), data]
     tops += [Path("/usr/local/lib"), Path("/usr/lib")]
     folders = [top / "systemd/user" for top in tops]
-    unit = next((str(f / UNIT) for f in folders if (f / UNIT).is_file()), "")
+    # What we may not look into is hidden from the user's manager too; Path's own would
+    # raise that.
+    units = (str(folder / UNIT) for folder in folders)
+    unit = next((path for path in units if os.path.isfile(path)), "")  # noqa: PTH113
+    agent = home / "Library/LaunchAgents" / f"{AGENT}.plist"
+    launchd = not unit and os.path.isfile(agent)  # noqa: PTH113
     try:
         kernel = _KERNEL.read_text("utf-8", "replace")
     except OSError:
         kernel = ""
     return Manager(
         booted=_BOOTED.is_dir(),
-        unit=unit,
-        enabled=any(
+        unit=str(agent) if launchd else unit,
+        enabled=launchd
+        or any(
             os.path.lexists(folder / "default.target.wants" / UNIT)
             for folder in folders
         ),
-        supervised="INVOCATION_ID" in environ or "NOTIFY_SOCKET" in environ,
+        supervised="INVOCATION_ID" in environ
+        or "NOTIFY_SOCKET" in environ
+        or environ.get("XPC_SERVICE_NAME") == AGENT,
         lingers=(_LINGER / user).exists(),
         wsl="microsoft" in kernel.lower(),
     )
@@ -73,7 +83,7 @@ def unit(found: Manager) -> Finding:
         return finding.ok(check, told, details)
     told = f"{found.unit}, {'enabled' if found.enabled else 'not enabled'}"
     if not found.supervised:
-        hint = "`systemctl --user restart holdfast` once no command runs"
+        hint = "`holdfast service restart` has the service take over"
         told += "; but this daemon was not started by it"
         return finding.warn(check, told, hint, details)
     return finding.ok(check, told, details)

@@ -16,6 +16,7 @@ from holdfast.v1 import admin_pb2, admin_pb2_grpc
 from holdfast_daemon import limits as limits_module
 from holdfast_daemon.audit import query
 from holdfast_daemon.clock import rfc3339
+from holdfast_daemon.errors import Reason, StateError
 from holdfast_daemon.rpc.door import current
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     type_context = grpc.aio.ServicerContext[Any, Any]
 
 _STATM = Path("/proc/self/statm")
-_CATALOGUE = Path(holdfast.__path__[0], "catalog.json")
+# Read with the code that knows these tools: an upgrade puts another's in its place.
+_CATALOGUE = Path(holdfast.__path__[0], "catalog.json").read_text("utf-8")
 # Records read at a time: the whole log may be 100 MB.
 _BATCH = 256
 
@@ -114,8 +116,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self, request: admin_pb2.ReadCatalogueRequest, context: type_context
     ) -> admin_pb2.ReadCatalogueResponse:
         """Show the tools that this daemon was built with."""
-        text = await asyncio.to_thread(_CATALOGUE.read_text, "utf-8")
-        return admin_pb2.ReadCatalogueResponse(catalogue=text)
+        return admin_pb2.ReadCatalogueResponse(catalogue=_CATALOGUE)
 
     async def Status(
         self, request: admin_pb2.StatusRequest, context: type_context
@@ -200,7 +201,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         if request.follow:
             async for line in query.follow(self._parts.audit, request.last):
                 yield admin_pb2.ReadAuditResponse(record=line)
-            return
+            raise StateError(
+                Reason.DRAINING,
+                "the daemon is stopping",
+                hint="Call again in a moment.",
+            )
         await self._parts.audit.flush()
         lines = query.read(directory, request.last)
         while batch := await asyncio.to_thread(lambda: list(islice(lines, _BATCH))):

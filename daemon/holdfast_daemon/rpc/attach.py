@@ -16,7 +16,7 @@ from holdfast_daemon.errors import DaemonError, InputError, Reason, StateError
 from holdfast_daemon.rpc import taking_part
 from holdfast_daemon.rpc.door import current
 from holdfast_daemon.rpc.fitting import Fitting
-from holdfast_daemon.session.frame import Back, Ended, KeyboardChanged
+from holdfast_daemon.session.frame import Back, Ended, KeyboardChanged, Resized
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 Answer = session_pb2.AttachSessionResponse
 # Frames that wait for a slow terminal; what a session prints waits in its spool.
 _WAITING = 16
+# So often in a row the size that somebody else gave it is answered with one's own: two
+# terminals that both have the keyboard, as of one instance, must not do so for ever.
+_ANSWERS = 8
 
 
 class Attended(Protocol):
@@ -149,13 +152,17 @@ class AttachServicer:
             raise InputError("start", "the first frame must be start")
         call = current()
         session = self._find(first.start.session)
-        call.ticket.check_name(session.target, session.address)
-        if not first.start.watch:
-            await self._reach(session.host)
+
+        async def admit() -> None:
+            call.ticket.check_name(session.target, session.address)
+            if not first.start.watch:
+                await self._reach(session.host)
+
+        await admit()
         logs.also_about(
             host=session.target, session=session.id, session_name=session.name
         )
-        part = Part(session, call.caller, watch=first.start.watch)
+        part = Part(session, call.caller, admit, watch=first.start.watch)
         self._parts.add(part)
         try:
             async for answer in part.frames(first.start, frames):
@@ -174,13 +181,22 @@ class Part:
         typed: Bytes that were typed.
     """
 
-    def __init__(self, session: Attended, caller: Caller, *, watch: bool) -> None:
-        """Take nothing yet; with `watch` never."""
+    def __init__(
+        self,
+        session: Attended,
+        caller: Caller,
+        admit: Callable[[], Awaitable[None]],
+        *,
+        watch: bool,
+    ) -> None:
+        """Take nothing yet; with `watch` never. `admit` asks the rules in force now."""
         self._session = session
         self._caller = caller
+        self._admit = admit
         self._watch = watch
         self._mine = False
         self._fitting = Fitting(session, lambda: self._mine, self.stop)
+        self._answers_left = _ANSWERS
         self._answers: asyncio.Queue[Answer | Exception | None] = asyncio.Queue(
             _WAITING
         )
@@ -253,6 +269,8 @@ class Part:
     async def _tell(self, offset: int) -> None:
         """Pass on what happens."""
         watched = self._session.watch(offset)
+        # a size that somebody gave it before the watch begins is told by no frame
+        self._fitting.begin()
         try:
             async for frame in watched:
                 await self._tell_frame(frame)
@@ -268,11 +286,14 @@ class Part:
             if not (frame.client or self._watch) and self._session.running:
                 # Another person has left: no program comes before who is still here.
                 self._take()
+                self._fitting.begin()
             return
         for answer in taking_part.answers(frame):
             await self._answers.put(answer)
         if isinstance(frame, Back):
             self._fitting.begin()
+        if isinstance(frame, Resized):
+            self._fit_again()
         if isinstance(frame, Ended):
             self._mine = False
 
@@ -304,9 +325,13 @@ class Part:
             )
         if not keys or not self._session.running:
             return
+        await self._admit()
         if not self._mine:
             self._take()
             self._fitting.begin()
+        elif not self._answers_left:
+            self._fitting.begin()
+        self._answers_left = _ANSWERS
         await self._fitting.ahead()
         try:
             await self._session.type(self._caller, keys)
@@ -319,6 +344,14 @@ class Part:
     def _take(self) -> None:
         self._session.take(self._caller)
         self._mine = True
+
+    def _fit_again(self) -> None:
+        """Fit it where somebody else gave it another size."""
+        session, size = self._session, self._fitting.size
+        fits = size in (None, (session.cols, session.rows))
+        if self._mine and self._answers_left and not fits:
+            self._answers_left -= 1
+            self._fitting.begin()
 
     def _note_size(self, size: exec_pb2.TerminalSize) -> None:
         if size.cols and size.rows and not self._watch:

@@ -33,6 +33,8 @@ _STATUS = {
 }
 # As `max_output_chars` in the contract: four bytes each still fit one message.
 _MOST_CHARS = 1_000_000
+# So much of a command stands in a list: a script may have 128 KiB.
+_LISTED_CHARS = 500
 _SIGNALS = {
     common_pb2.SIGNAL_INT: "INT",
     common_pb2.SIGNAL_TERM: "TERM",
@@ -80,13 +82,19 @@ def overrides(
     )
 
 
+def hard_limit(caller: Caller, config: Config) -> float:
+    """Return how long a command may take, in seconds, that names no limit itself."""
+    timeout = config.limits.command_timeout_seconds
+    for value in (config.defaults.timeout_seconds, caller.defaults.timeout_seconds):
+        timeout = timeout if value is None else value
+    return timeout
+
+
 def exec_request(
     message: exec_pb2.RunRequest, caller: Caller, config: Config, *, live: bool = False
 ) -> ExecRequest:
     """Return what to run, with the limits that apply to this caller."""
-    timeout = config.limits.command_timeout_seconds
-    for value in (config.defaults.timeout_seconds, caller.defaults.timeout_seconds):
-        timeout = timeout if value is None else value
+    timeout = hard_limit(caller, config)
     if message.HasField("timeout_ms"):
         timeout = message.timeout_ms / 1000
     if message.HasField("timeout_seconds"):
@@ -105,10 +113,11 @@ def exec_request(
 
 
 def _terminal(message: exec_pb2.RunRequest) -> Terminal:
-    size = message.terminal
+    size, usual = message.terminal, Terminal()
+    # some terminals know their kind, and no size
     if not (size.cols and size.rows):
-        return Terminal()
-    return Terminal(cols=size.cols, rows=size.rows, term=size.term or Terminal().term)
+        return Terminal(term=size.term or usual.term)
+    return Terminal(cols=size.cols, rows=size.rows, term=size.term or usual.term)
 
 
 def budget(given: int | None, caller: Caller, config: Config) -> int:
@@ -200,11 +209,13 @@ def _note(job: Job, answer: Answer | None = None) -> str:
 
 def job_row(job: Job) -> exec_pb2.Job:
     """Return one line of a list of jobs."""
-    record = job.record()
+    record, command = job.record(), job.request.command
+    if len(command) > _LISTED_CHARS:
+        command = command[: _LISTED_CHARS - 1] + "…"
     return exec_pb2.Job(
         job_id=job.id,
         target=job.target,
-        command=job.request.command,
+        command=command,
         status=_STATUS[job.status],
         exit_code=job.exit_code,
         started=record["started"],

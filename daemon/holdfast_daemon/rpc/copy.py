@@ -137,7 +137,7 @@ def _wanted(request: transfer_pb2.CopyFilesRequest, roots: Roots) -> CopyRequest
     for path in given:
         roots.check(path, write=not upload, field=field)
         at = os.path.join(roots.project or "/", os.path.expanduser(path))  # noqa: PTH111, PTH118  a text
-        here.append(os.path.normpath(at))
+        here.append(_resolved(at))
     there = (request.destination,) if upload else sources
     return CopyRequest(
         upload=upload,
@@ -146,6 +146,14 @@ def _wanted(request: transfer_pb2.CopyFilesRequest, roots: Roots) -> CopyRequest
         into=request.destination.endswith("/"),
         **{name: getattr(request, name) for name in _FLAGS},
     )
+
+
+def _resolved(path: str) -> str:
+    """Return where that leads, as the kernel goes; a link at its end is kept one."""
+    above, name = os.path.split(path.rstrip("/"))
+    if name in ("", ".", ".."):
+        return os.path.realpath(path)
+    return os.path.join(os.path.realpath(above), name)  # noqa: PTH118  a text
 
 
 def _told(wanted: CopyRequest) -> str:

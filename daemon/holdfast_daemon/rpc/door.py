@@ -376,8 +376,8 @@ class Door(grpc.aio.ServerInterceptor):
             known = status.incident(error, ran=ran)
         if self._told is not None:
             self._told(ticket.operation.caller, known)
-        denied = isinstance(known, DeniedError)
-        await _tell(ticket, "denied" if denied else "error", known.message)
+        result = "denied" if isinstance(known, DeniedError) else "error"
+        await _tell(ticket, result, known.recorded or known.message)
         return await status.abort(context, known)
 
 

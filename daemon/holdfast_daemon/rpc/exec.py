@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from holdfast_daemon.rpc.door import current
 from holdfast_daemon.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     import grpc.aio
 
@@ -38,6 +39,10 @@ _STREAMS = {
     Stream.OUT: exec_pb2.OUTPUT_STREAM_STDOUT,
     Stream.ERR: exec_pb2.OUTPUT_STREAM_STDERR,
 }
+
+
+# Of one row of a list as it is told: its names, and what is of one length.
+_ROW_CHARS = 190
 
 
 class ExecServicer(exec_pb2_grpc.ExecServiceServicer):
@@ -75,20 +80,9 @@ class ExecServicer(exec_pb2_grpc.ExecServiceServicer):
             raise job.error
         if job.running:
             await self._table.tell(job)
-        shown = await self._overview(job, self._size(request, call))
+        shown = await answer.of_job(job, self._size(request, call))
         job.move_cursor(call.caller.instance, shown.next_offset)
         yield exec_pb2.RunResponse(result=convert.exec_result(job, shown))
-
-    async def _overview(self, job: Job, size: int) -> answer.Answer:
-        """Return what to show; what ran has run, whatever becomes of its output."""
-        try:
-            return await answer.overview(job.spool, size, job.id)
-        except DaemonError as error:
-            job.add_note(
-                f"its output could not be read just now ({error.message}):"
-                f" ssh_job_read job_id={job.id} reads it"
-            )
-            return answer.Answer("", "", True, 0, 0)
 
     def _start(
         self, request: exec_pb2.RunRequest, call: Call, *, live: bool = False
@@ -104,12 +98,11 @@ class ExecServicer(exec_pb2_grpc.ExecServiceServicer):
             return self._table.start(wanted, host, call.ticket, request.request_id)
         durable.check(wanted)
         return self._table.start(
-            wanted,
+            replace(wanted, durable=True),
             host,
             call.ticket,
             request.request_id,
             runner=durable.run,
-            place="durable",
         )
 
     async def _progress(
@@ -141,11 +134,9 @@ class ExecServicer(exec_pb2_grpc.ExecServiceServicer):
             if self._visible(call, job)
             and (not request.target or _names(job, request.target))
         ]
-        limit = self._config().limits.jobs_listed
-        return exec_pb2.ListJobsResponse(
-            jobs=[convert.job_row(job) for job in jobs[:limit]],
-            truncated=len(jobs) > limit,
-        )
+        room = None if call.caller.person else call.caller.defaults.max_output_chars
+        rows = _listed(jobs, self._config().limits.jobs_listed, room)
+        return exec_pb2.ListJobsResponse(jobs=rows, truncated=len(rows) < len(jobs))
 
     def _size(
         self, request: exec_pb2.RunRequest | exec_pb2.ReadJobRequest, call: Call
@@ -169,15 +160,22 @@ class ExecServicer(exec_pb2_grpc.ExecServiceServicer):
         """Read a job's output: a page, its tail, or what matches."""
         call = current()
         job = self._find(request.job_id, call)
-        start = _position(request, job, call.caller)
-        size = self._size(request, call)
-        if request.wait_seconds and job.running and job.spool.end - start < size:
+        start = since = _position(request, job, call.caller)
+        size, reader = self._size(request, call), call.caller.instance
+        own, looks = not request.HasField("offset"), _looks(request)
+        if own and looks:
+            since = max(start, job.looked.get(reader, 0))
+        # of a page there is enough at once; a look, or no output, is for what comes
+        due = looks or not size or job.spool.end - start < size
+        if request.wait_seconds and job.running and due:
             wait = min(request.wait_seconds, self._config().limits.wait_max_seconds)
-            async for progress in self._until_quiet(job, start, wait):
+            async for progress in self._until_quiet(job, since, wait):
                 yield exec_pb2.ReadJobResponse(progress=progress)
+        if looks:
+            job.note_look(reader)
         shown = await self._read(request, job, start, size)
-        if not request.HasField("offset") and not _looks(request):
-            job.move_cursor(call.caller.instance, shown.next_offset)
+        if own and not looks:
+            job.move_cursor(reader, shown.next_offset)
         yield exec_pb2.ReadJobResponse(result=convert.job_output(job, shown))
 
     async def _until_quiet(
@@ -334,7 +332,9 @@ class ExecServicer(exec_pb2_grpc.ExecServiceServicer):
         job = self._find(request.job_id, current())
         current().ticket.add(job_id=job.id, stopped_command=job.request.command)
         before = not job.running
-        trouble = await self._table.stop(job, convert.signal_name(request.signal))
+        stopping = self._table.stop(job, convert.signal_name(request.signal))
+        # half a stop is none: who goes away meanwhile changes nothing
+        trouble = await asyncio.shield(asyncio.ensure_future(stopping))
         unsure = bool(job.lost) and job.asked
         if before and not unsure:
             trouble = "it had ended before"
@@ -356,6 +356,20 @@ class ExecServicer(exec_pb2_grpc.ExecServiceServicer):
     def close(self) -> None:
         """End the calls that wait for several things."""
         self._waits.close()
+
+
+def _listed(jobs: Sequence[Job], most: int, room: int | None) -> list[exec_pb2.Job]:
+    """Return rows of as many as an answer holds; what runs is never left for others."""
+    rows: dict[str, exec_pb2.Job] = {}
+    for job in sorted(jobs, key=lambda job: not job.running)[:most]:
+        row = convert.job_row(job)
+        if room is not None:
+            told = (row.command, row.target, row.client, row.session_id)
+            room -= len(json.dumps(told)) + _ROW_CHARS
+            if rows and room < 0:
+                break
+        rows[job.id] = row
+    return [rows[job.id] for job in jobs if job.id in rows]
 
 
 def _names(job: Job, target: str) -> bool:

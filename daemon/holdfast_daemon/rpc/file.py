@@ -8,21 +8,21 @@ from holdfast.v1 import file_pb2, file_pb2_grpc
 from holdfast_daemon.errors import InputError
 from holdfast_daemon.exec.site import Site
 from holdfast_daemon.file.editing import Edit
-from holdfast_daemon.file.files import Files, Once
+from holdfast_daemon.file.files import Files
 from holdfast_daemon.file.finding import FindRequest
 from holdfast_daemon.file.listing import ListRequest
 from holdfast_daemon.file.reading import ReadRequest
 from holdfast_daemon.file.searching import Output, SearchRequest
-from holdfast_daemon.file.writing import Mode, WriteRequest
+from holdfast_daemon.file.writing import Mode, WriteAnswer, WriteRequest
 from holdfast_daemon.hosts import fidelity
 from holdfast_daemon.rpc.door import current
+from holdfast_daemon.rpc.once import Once, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import grpc.aio
 
-    from holdfast_daemon.clock import Clock
     from holdfast_daemon.config import Config
     from holdfast_daemon.connection.pool import Pool
     from holdfast_daemon.file.listing import Entry
@@ -53,14 +53,15 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
         pool: Pool,
         config: Callable[[], Config],
         redactor: Redactor,
-        clock: Clock,
     ) -> None:
         """Work on files over `pool`, under the current configuration."""
         self._pool = pool
         self._config = config
         self._redactor = redactor
         self._files = Files()
-        self._once = Once(clock, config().limits.request_id_seconds)
+        self._once = Once[WriteAnswer](
+            lambda: config().limits.request_id_seconds, "another change of a file"
+        )
 
     def _site(self) -> Site:
         host = current().host
@@ -68,10 +69,6 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
             raise InputError("target", "target names no host")
         fidelity.check_command(host)
         return Site(host, self._pool, self._config().limits, self._redactor)
-
-    def _key(self, request_id: str) -> tuple[str, str]:
-        caller = current().caller
-        return f"{caller.principal}/{caller.instance}", request_id
 
     async def ReadFile(
         self, request: file_pb2.ReadFileRequest, context: type_context
@@ -112,7 +109,7 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
         )
         site = self._site()
         told = await self._once.do(
-            self._key(request.request_id),
+            key_of(current().caller, request.request_id),
             _print(request, site),
             lambda: self._files.write(site, wanted, sudo=request.sudo),
         )
@@ -131,7 +128,7 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
         edits = [Edit(edit.old, edit.new) for edit in request.edits]
         site = self._site()
         told = await self._once.do(
-            self._key(request.request_id),
+            key_of(current().caller, request.request_id),
             _print(request, site),
             lambda: self._files.edit(site, request.path, edits, sudo=request.sudo),
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.v1 import forward_pb2, forward_pb2_grpc
 from holdfast_daemon.errors import InputError, LinkError, Reason
 from holdfast_daemon.forward import wish
-from holdfast_daemon.forward.forward import closed_by
+from holdfast_daemon.forward.about import closed_by
 from holdfast_daemon.forward.wish import Asked, Direction
 from holdfast_daemon.rpc.door import current
 
@@ -73,9 +73,10 @@ class ForwardServicer(forward_pb2_grpc.ForwardServiceServicer):
     ) -> forward_pb2.ListForwardsResponse:
         """List what this caller may see, newest first."""
         call = current()
+        kept = self._table.list(stopped=request.include_stopped)
         found = [
             one
-            for one in self._table.list(stopped=request.include_stopped)
+            for one in (*kept, *self._table.waiting())
             if call.ticket.allows_name(one.about.target, one.about.address)
             and (not request.target or request.target in _names(one))
         ]

@@ -173,7 +173,7 @@ class HostServicer(host_pb2_grpc.HostServiceServicer):
             )
         for one in forwards:
             await self._forwards.close(one, _ON_REQUEST)
-        await self._sessions.ended.part(host)
+        await self._pool.farewells.part(host)
         rested = [await self._sessions.rest(one, _ON_REQUEST) for one in sessions]
         # What its host keeps goes on there, in sessions too; and a copy by itself.
         kept = {one.id for one in sessions if one.running}

@@ -1,7 +1,7 @@
-"""Keeps what is open already, as a session, from reaching a host that was switched off.
+"""Asks the rules again where a call comes to a host later than through the door.
 
-A call that names a target meets this rule at the door; one that names a session does
-not, and the configuration may have changed since that was opened.
+A call that names a target meets them at the door; one that names a session does not,
+and one that waits for a login may find them changed when it has its connection.
 """
 
 from __future__ import annotations
@@ -37,3 +37,28 @@ class Reaching:
         call = current()
         disabled = await self._places.named(call.caller, names)
         call.ticket.check_enabled(host, disabled)
+
+    async def confirm(self, host: Host) -> None:
+        """Return when the call at work may still have the connection it waited for.
+
+        Where none is at work, as for what an earlier daemon left, others have asked.
+
+        Raises:
+            DeniedError: It may not; where its outcome is open that is recorded.
+        """
+        try:
+            call = current()
+        except LookupError:
+            return
+        ticket = call.ticket
+        named = ticket.host
+        if named is None or named.account != host.account:
+            # It named a session, or this is a jump host of the one it named.
+            await self.check(host)
+            return
+        disabled = await self._places.named(call.caller, self._gate.disabled())
+        if ticket.finished:
+            # Its caller went away, and what it began goes on.
+            self._gate.decide(ticket.operation, host, disabled)
+        else:
+            ticket.check_again(host, disabled)

@@ -5,25 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from holdfast.v1 import common_pb2, session_pb2, session_pb2_grpc
 from holdfast_daemon import logs
-from holdfast_daemon.errors import InputError, NotFoundError, RangeError, Reason
+from holdfast_daemon.errors import (
+    DaemonError,
+    InputError,
+    NotFoundError,
+    Ran,
+    RangeError,
+    Reason,
+)
 from holdfast_daemon.exec import answer
 from holdfast_daemon.exec.request import ExecRequest, check
+from holdfast_daemon.file import script
 from holdfast_daemon.output.awaiting import await_text
 from holdfast_daemon.output.pattern import Pattern
 from holdfast_daemon.output.until import Met, Until
 from holdfast_daemon.rpc import convert
 from holdfast_daemon.rpc.attach import AttachServicer
+from holdfast_daemon.rpc.awaits import Awaits
 from holdfast_daemon.rpc.door import current
+from holdfast_daemon.rpc.once import Once, key_of
 from holdfast_daemon.rpc.snapshot import snapshot
-from holdfast_daemon.session import reading, trigger
+from holdfast_daemon.session import reading
 from holdfast_daemon.session.run import Run
 from holdfast_daemon.session.shell import Durability, Plan
-from holdfast_daemon.session.wanted import Wanted
+from holdfast_daemon.session.wanted import Opened, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -71,6 +80,12 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         self._attach = AttachServicer(self._named, reach)
         self._kept = kept
         self._reach = reach
+        self._awaits = Awaits()
+        self._opened = Once[Opened](self._remembered, "another session")
+        self._typed = Once[tuple[int, int]](self._remembered, "other keys")
+
+    def _remembered(self) -> float:
+        return self._config().limits.request_id_seconds
 
     def AttachSession(
         self,
@@ -93,8 +108,9 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         return await self._kept.WipeKept(request, context)
 
     def close(self) -> None:
-        """End the calls of people at terminals."""
+        """End the calls of people at terminals, and those that wait for output."""
         self._attach.close()
+        self._awaits.close()
 
     def _named(self, text: str) -> Session:
         return self._sessions.find(text, current().ticket.sees)
@@ -115,7 +131,6 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         host = call.host
         if host is None:
             raise InputError("target", "target names no host")
-        sized = request.HasField("cols") or request.HasField("rows")
         cols, rows = request.cols or _COLS, request.rows or _ROWS
         idle = None
         if request.HasField("idle_timeout_seconds"):
@@ -131,11 +146,18 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             auto_close=request.auto_close,
             tmux=request.observer == session_pb2.OBSERVER_MODE_TMUX,
             new=request.new,
-            resize=(cols, rows) if sized else None,
+            resize=(request.cols, request.rows),
         )
         # The session is the table's: who goes away meanwhile changes nothing.
-        opening = asyncio.ensure_future(self._sessions.open(wanted, host, call.caller))
-        opened = await asyncio.shield(opening)
+        key = key_of(call.caller, request.request_id)
+        told = [
+            request.SerializeToString(deterministic=True),
+            str(host.endpoint).encode(),
+        ]
+        opening = self._opened.do(
+            key, told, lambda: self._sessions.open(wanted, host, call.caller)
+        )
+        opened = await asyncio.shield(asyncio.ensure_future(opening))
         session = opened.session
         call.ticket.add(session_id=session.id, created=opened.created)
         logs.also_about(**{**session.labels, "client": call.caller.label})
@@ -186,19 +208,20 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             request.max_output_chars if request.HasField("max_output_chars") else None
         )
         size = convert.budget(given, call.caller, config)
-        shown = await answer.overview(job.spool, size, job.id)
+        shown = await answer.of_job(job, size)
         job.move_cursor(call.caller.instance, shown.next_offset)
         yield session_pb2.RunInSessionResponse(result=_result(job, shown, session))
 
     def _start(
         self, request: session_pb2.RunInSessionRequest, session: Session, call: Call
     ) -> Job:
-        session.check_running()
         host = session.host
+        if session.running or host is None:
+            # one that is over may have been ended by this very call, made before
+            session.check_running()
         if host is None:
             raise InputError("session", f"session {session.id} has no host any more")
-        limits = self._config().limits
-        timeout = limits.command_timeout_seconds
+        timeout = convert.hard_limit(call.caller, self._config())
         if request.HasField("timeout_seconds"):
             timeout = request.timeout_seconds
         job = self._jobs.start(
@@ -225,21 +248,36 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             raise InputError("input", "input is empty", hint="\\n is Enter.")
         data = request.input.encode()
         pattern = await self._pattern(request.until)
-        begun = session.spool.end
-        await session.type(call.caller, data)
-        call.ticket.add(bytes_typed=len(data))
+        again = True
+
+        async def type_() -> tuple[int, int]:
+            nonlocal again
+            again = False
+            before = session.spool.end, session.cursor(call.caller)
+            await session.type(call.caller, data)
+            call.ticket.add(bytes_typed=len(data))
+            return before
+
+        key, told = key_of(call.caller, request.request_id), session.id.encode()
+        begun, read = await self._typed.do(key, [told, data], type_)
+        if again:
+            call.ticket.add(joined=True)
         wait = limits.session_write_seconds
         if request.until:
             wait = limits.wait_seconds
         if request.HasField("wait_seconds"):
             wait = min(request.wait_seconds, limits.wait_max_seconds)
         until = self._until(session, pattern)
-        async for progress in self._await(session, until, begun, wait):
-            yield session_pb2.WriteSessionResponse(progress=progress)
         given = (
             request.max_output_chars if request.HasField("max_output_chars") else None
         )
-        page = await self._unread(session, call, given)
+        try:
+            async for progress in self._await(session, until, begun, wait):
+                yield session_pb2.WriteSessionResponse(progress=progress)
+            page = await self._unread(session, call, given, read if again else None)
+        except DaemonError as error:
+            error.ran = Ran.YES  # the keys are typed, whatever becomes of the answer
+            raise
         yield session_pb2.WriteSessionResponse(
             result=session_pb2.SessionWriteResult(
                 **snapshot(session, page), bytes_written=len(data)
@@ -270,7 +308,9 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         )
         size = convert.budget(given, call.caller, self._config())
         if request.view == session_pb2.SESSION_VIEW_SCREEN:
-            page = await _screen(session, start, size)
+            page = await reading.screen(
+                session.display, start, session.spool.end, size, session.id
+            )
         elif request.view == session_pb2.SESSION_VIEW_RAW:
             page = await reading.raw(session.spool, start, size)
         else:
@@ -321,34 +361,23 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             after_output=True,
         )
 
-    async def _await(
+    def _await(
         self, session: Session, until: Until, offset: int, seconds: float
     ) -> AsyncIterator[common_pb2.Progress]:
-        """Yield signs of life until `until` is met or `seconds` are over."""
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
         interval = self._config().limits.progress_interval_seconds
-        waiting = asyncio.create_task(
-            await_text(session.spool, until, offset=offset, seconds=seconds)
+        return self._awaits.signs(
+            session, until, offset=offset, seconds=seconds, interval=interval
         )
-        try:
-            while True:
-                done, _ = await asyncio.wait({waiting}, timeout=interval)
-                if done:
-                    waiting.result()
-                    return
-                yield common_pb2.Progress(
-                    progress=round(loop.time() - begun, 3),
-                    message=session.spool.last_line,
-                )
-        finally:
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
 
-    async def _unread(self, session: Session, call: Call, given: int | None) -> Page:
-        """Return what this client has not read, and note that it has now."""
+    async def _unread(
+        self, session: Session, call: Call, given: int | None, start: int | None = None
+    ) -> Page:
+        """Return what this client has not read, and note that it has now.
+
+        `start`: what comes from there, for one whose first answer may have got lost.
+        """
         size = convert.budget(given, call.caller, self._config())
-        start = session.cursor(call.caller)
+        start = session.cursor(call.caller) if start is None else start
         page = await reading.text(
             session.spool, start, size, cols=session.cols, ident=session.id
         )
@@ -398,19 +427,10 @@ def _names(session: Session) -> set[str]:
     return {session.target, address, address.partition("@")[2]}
 
 
-async def _screen(session: Session, start: int, size: int) -> Page:
-    end = session.spool.end
-    picture = await session.display.picture()
-    if not picture.alternate:
-        picture = replace(picture, lines=trigger.blank(picture.lines, session.id))
-    return reading.Page(picture.text[:size], max(start, end))
-
-
 def _result(
     job: Job, shown: answer.Answer, session: Session
 ) -> session_pb2.SessionRunResult:
     told = convert.exec_result(job, shown)
     values = {field.name: value for field, value in told.ListFields()}
-    return session_pb2.SessionRunResult(
-        **values, session_id=session.id, cwd=session.cwd
-    )
+    cwd = script.shown(session.cwd.encode("utf-8", "surrogateescape"))
+    return session_pb2.SessionRunResult(**values, session_id=session.id, cwd=cwd)

@@ -41,7 +41,7 @@ def snapshot(session: Session, page: Page | None = None) -> dict[str, Any]:
         "observer": session_pb2.Observer(
             mode=_MODES[view.mode], command=view.command, warning=view.warning or None
         ),
-        "note": _note(session) or None,
+        "note": _note(session, page) or None,
     }
     if end is not None:
         found |= {
@@ -53,7 +53,8 @@ def snapshot(session: Session, page: Page | None = None) -> dict[str, Any]:
         since = rfc3339(held.since)
         found["holder"] = session_pb2.Holder(client=held.client, since=since)
     if page is not None:
-        left = session.spool.end - page.next_offset
+        # What was read of a daemon that was killed may not be back from its host yet.
+        left = max(0, session.spool.end - page.next_offset)
         found |= {
             "output": page.text,
             "truncated": left > 0 or page.skipped > 0,
@@ -62,10 +63,21 @@ def snapshot(session: Session, page: Page | None = None) -> dict[str, Any]:
     return found
 
 
-def _note(session: Session) -> str:
+def _note(session: Session, page: Page | None) -> str:
     notes = [session.spool.fault]
+    if page is not None and page.skipped:
+        notes.append(
+            f"{page.skipped:,} bytes of output were discarded:"
+            f" what is kept begins at offset {session.spool.earliest}"
+        )
     if session.skipped:
         notes.append(
             f"its host kept no more of it: {session.skipped:,} bytes of output are lost"
+        )
+    if session.away_because:
+        notes.append(f"not attached to its shell now: {session.away_because}")
+    if session.end is not None and session.end.untold:
+        notes.append(
+            f"its host is told that it is over once it is back: {session.end.untold}"
         )
     return "; ".join(filter(None, notes))

@@ -19,7 +19,7 @@ from holdfast_daemon.rpc.door import current
 from holdfast_daemon.rpc.transfers import Transfers
 from holdfast_daemon.transfer.left import LeftSyncs
 from holdfast_daemon.transfer.means.roots import roots_of
-from holdfast_daemon.transfer.sync import outcome, rsync
+from holdfast_daemon.transfer.sync import anew, outcome, rsync
 from holdfast_daemon.transfer.sync.itemize import Report
 from holdfast_daemon.transfer.sync.past import Done, done
 from holdfast_daemon.transfer.sync.rsync import SyncRequest
@@ -68,8 +68,15 @@ class Syncs:
         fidelity.check_command(host)
         roots = roots_of(call.caller, self._config())
         # The local side may be on a disk that does not answer.
-        wanted = await asyncio.to_thread(_wanted, request, roots)
-        sync = Sync(wanted, roots, self._under_way, call.caller, tell=call.ticket.add)
+        wanted, place = await asyncio.to_thread(_wanted, request, roots)
+        sync = Sync(
+            wanted,
+            roots,
+            self._under_way,
+            call.caller,
+            tell=call.ticket.add,
+            place=place,
+        )
         asked = ExecRequest(command=_told(wanted))
         job = self._table.start(
             asked,
@@ -115,8 +122,10 @@ def _far(job: Job, sync: Sync | Done) -> common_pb2.Progress:
     )
 
 
-def _wanted(request: transfer_pb2.SyncDirectoryRequest, roots: Roots) -> SyncRequest:
-    """Return what is asked, checked.
+def _wanted(
+    request: transfer_pb2.SyncDirectoryRequest, roots: Roots
+) -> tuple[SyncRequest, tuple[int, int] | None]:
+    """Return what is asked, checked, and which directory of this machine that is.
 
     Raises:
         DaemonError: It can't be meant, or the local side is out of bounds.
@@ -137,7 +146,7 @@ def _wanted(request: transfer_pb2.SyncDirectoryRequest, roots: Roots) -> SyncReq
         checksum=request.checksum,
     )
     rsync.check(wanted, os.path.realpath(Path.home()))
-    return wanted
+    return wanted, anew.place_of(wanted.here)
 
 
 def _local(path: str, field: str, roots: Roots, *, write: bool) -> str:

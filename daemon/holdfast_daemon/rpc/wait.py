@@ -254,12 +254,13 @@ def _result(
         states=[
             exec_pb2.WaitState(
                 what=watch.what,
-                came=sight.came,
+                came=sight.came or number == first.index,
                 state=sight.state,
                 detail=sight.detail or None,
                 exit_code=sight.exit_code,
             )
-            for watch, sight in ((watch, watch.sight()) for watch in watches)
+            for number, watch in enumerate(watches)
+            for sight in (watch.sight(),)
         ]
     )
     if first.index is not None:

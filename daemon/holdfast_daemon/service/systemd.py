@@ -6,17 +6,30 @@ Without a manager every call does nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import logging
 import os
+import select
 import socket
 import time
 from typing import Protocol, cast
 
 _log = logging.getLogger(__name__)
 
+
+@dataclasses.dataclass
+class _Manager:
+    """What we know of it; one that is gone is told of once, not each time."""
+
+    gone: bool = False
+
+
+_manager = _Manager()
+
 # A manager that does not read must not hold our loop; it reads within milliseconds.
+# What is told again soon does not wait for it at all.
 _SEND_SECONDS = 1.0
 
 
@@ -44,36 +57,42 @@ def backend() -> str:
     return "own" if library() is None else "systemd-python"
 
 
-def notify(**fields: str | int) -> bool:
-    """Send `fields` to the manager; return whether there was one that took them."""
+def notify(seconds: float = _SEND_SECONDS, /, **fields: str | int) -> bool:
+    """Send `fields` to the manager; return whether there was one that took them.
+
+    Wait for it for so many seconds, should it not read what was sent before.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
     state = "\n".join(f"{name}={_one_line(value)}" for name, value in fields.items())
     try:
-        daemon = library()
-        if daemon is not None:
-            return bool(daemon.notify(state))
-        return _send(address, state)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer:
+            name = os.fsencode(address)
+            # Linux's abstract names begin with a NUL
+            peer.connect(b"\0" + name[1:] if name.startswith(b"@") else name)
+            # the library would wait for ever; and we may have thousands of descriptors
+            room = select.poll()
+            room.register(peer, select.POLLOUT)
+            if not room.poll(seconds * 1000):
+                raise TimeoutError("it does not read what it is told")
+            if (daemon := library()) is not None:
+                told = bool(daemon.notify(state))
+            else:
+                told = peer.send(state.encode(), socket.MSG_DONTWAIT) > 0
     except OSError as error:
-        _log.warning("the service manager can't be told %s: %s", state, error)
+        if not _manager.gone:
+            _log.warning("the service manager can't be told %s: %s", state, error)
+        _manager.gone = True
         return False
+    _manager.gone = False
+    return told
 
 
 def _one_line(value: str | int) -> str:
     """A line break would begin another field; NUL and surrogates can't be sent."""
     text = " ".join(str(value).replace("\0", " ").split())
     return text.encode("utf-8", "replace").decode()
-
-
-def _send(address: str, state: str) -> bool:
-    name = os.fsencode(address)
-    if name.startswith(b"@"):  # Linux's abstract names begin with a NUL
-        name = b"\0" + name[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer:
-        peer.settimeout(_SEND_SECONDS)
-        peer.sendto(state.encode(), name)
-    return True
 
 
 def ready(status: str = "") -> bool:
@@ -83,7 +102,7 @@ def ready(status: str = "") -> bool:
 
 def status(text: str) -> bool:
     """Tell one line for `systemctl status`."""
-    return notify(STATUS=text)
+    return notify(0, STATUS=text)
 
 
 def stopping(status: str = "") -> bool:
@@ -100,7 +119,7 @@ def reloading() -> bool:
 
 def watchdog() -> bool:
     """Tell that the loop still turns."""
-    return notify(WATCHDOG=1)
+    return notify(0, WATCHDOG=1)
 
 
 def watchdog_interval() -> float | None:

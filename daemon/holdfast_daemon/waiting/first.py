@@ -23,6 +23,7 @@ class First:
         """Begin nothing yet."""
         self._watches = watches
         self._unseen = set(range(len(watches)))
+        self._came: set[int] = set()
         self._news = asyncio.Event()
         self._stop: BaseException | None = None
         self.index: int | None = None
@@ -70,6 +71,9 @@ class First:
         self._news.set()
         if not watch.sight().came:
             await watch.come()
+        if watch.sight().came:
+            # It may pass again before anybody looks.
+            self._came.add(number)
 
     async def _something(self, seconds: float) -> bool:
         """Return whether something happened within `seconds`."""
@@ -85,7 +89,7 @@ class First:
         if self._stop is not None:
             raise self._stop
         for number, watch in enumerate(self._watches):
-            if watch.sight().came:
+            if number in self._came or watch.sight().came:
                 self.index = number
                 return True
         done = [task for task in tasks if task.done()]

@@ -99,13 +99,17 @@ class HostDown(_OfHost):
         self._down = not await self._reached()
 
     async def come(self) -> None:
-        """Return when the last connection to it is gone."""
+        """Return when the last connection to it is lost."""
         while not self._down:
             link = self._pool.find(self._host)
             if link is None:
                 self._down = True
                 return
             await link.wait_closed()
+            if link.parted:
+                # That says nothing of the host: nobody used it, or it was asked for.
+                await self.look()
+                continue
             self._why = link.reason
             self._down = self._pool.find(self._host) is None
 

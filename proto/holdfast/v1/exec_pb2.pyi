@@ -356,7 +356,7 @@ class Job(_message.Message):
     target: _builtins.str
     """The host as it was named."""
     command: _builtins.str
-    """The command as sent."""
+    """The command as sent; of a long one its beginning, and "…"."""
     status: _common_pb2.ExecStatus.ValueType
     """How it stands."""
     exit_code: _builtins.int
