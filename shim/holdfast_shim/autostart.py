@@ -10,54 +10,25 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import shutil
 import socket as sockets
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from holdfast_shim import places
+from holdfast_shim import managers, places
 from holdfast_shim.errors import CallError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-START_SECONDS = 10.0
-SERVICE_SECONDS = 6.0
-# After systemctl said that the unit runs; with Type=notify it answers by then.
-UNIT_SECONDS = 3.0
+START_SECONDS = 20.0
+# Until a service that has not answered is asked for: it may have ended again.
+_SERVICE_LOOK_SECONDS = 1.0
 PATH_BYTES = 103 if sys.platform == "darwin" else 107
-UNIT = "holdfast.service"
-AGENT = "io.holdfast.holdfastd"
 EXIT_HELD = 75
 _INTERVALS = (0.01, 0.02, 0.04, 0.08, 0.15)
 _LAST_INTERVAL = 0.2
-
-# These belong to one client or to its service manager; the daemon serves all clients.
-_PRIVATE = (
-    "SSH_DEFAULT_HOST",
-    "SSH_DEFAULT_USER",
-    "SSH_DEFAULT_PORT",
-    "SSH_DEFAULT_PASSWORD",
-    "SSH_PRIVATE_KEY",
-    "SSH_DEFAULT_TIMEOUT_SEC",
-    "SSH_CONNECT_TIMEOUT_SEC",
-    "SSH_ALLOWED_HOSTS",
-    "SSH_MAX_OUTPUT_CHARS",
-    "MCP_TOKEN",
-    "CLAUDE_CODE_SESSION_ID",
-    "GRPC_VERBOSITY",
-    "GRPC_ENABLE_FORK_SUPPORT",
-    "NOTIFY_SOCKET",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "JOURNAL_STREAM",
-    "INVOCATION_ID",
-)
 
 
 async def reach(
@@ -127,10 +98,15 @@ async def answers(socket: Path) -> bool:
 
 
 async def _start(socket: Path, env: Mapping[str, str]) -> None:
-    if await _start_unit(socket, env):
+    manager = await managers.find(socket, env)
+    begun = manager is not None and await manager.start()
+    # One more beside it would take its place, and the service would end.
+    while manager is not None and (begun or await manager.runs()):
+        begun = False
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(UNIT_SECONDS):
+            async with asyncio.timeout(_SERVICE_LOOK_SECONDS):
                 await _answered(socket)
+                return
     with contextlib.ExitStack() as stack:
         await _start_by_hand(socket, env, stack)
 
@@ -237,69 +213,6 @@ def _remove(made: list[Path]) -> None:
             return
 
 
-async def _start_unit(socket: Path, env: Mapping[str, str]) -> bool:
-    """Let systemd or launchd start the daemon where its service serves this socket.
-
-    When that fails, the start by hand that follows works or says why.
-    """
-    home = Path(env.get("HOME") or Path.home())
-    agent = home / "Library" / "LaunchAgents" / f"{AGENT}.plist"
-    launchctl = shutil.which("launchctl", path=env.get("PATH"))
-    if launchctl is not None and await asyncio.to_thread(_serves, agent, socket):
-        name = f"gui/{os.getuid()}/{AGENT}"
-        return await _told(env, launchctl, "kickstart", name)
-    systemctl = shutil.which("systemctl", path=env.get("PATH"))
-    runtime = Path(env.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
-    own = any(name.startswith("HOLDFAST_") for name in env)
-    if own or systemctl is None or socket != runtime / "holdfast" / "holdfast.sock":
-        return False
-    if not any((folder / UNIT).is_file() for folder in unit_folders(env, runtime)):
-        return False
-    with_runtime = {**env, "XDG_RUNTIME_DIR": str(runtime)}
-    return await _told(with_runtime, systemctl, "--user", "start", UNIT)
-
-
-def _serves(agent: Path, socket: Path) -> bool:
-    """Return whether a LaunchAgent names `socket`. Blocks."""
-    try:
-        return f"<string>{socket}</string>" in agent.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
-async def _told(env: Mapping[str, str], *words: str) -> bool:
-    """Have a service manager do something; return whether it says that it did."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=env,
-        )
-    except OSError:
-        return False  # it is for another machine, or no process can be made
-    try:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SERVICE_SECONDS):
-                await process.wait()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return process.returncode == 0
-
-
-def unit_folders(env: Mapping[str, str], runtime: Path) -> list[Path]:
-    """Return where systemd looks for a user's units."""
-    home = Path(env.get("HOME") or Path.home())
-    config = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
-    data = Path(env.get("XDG_DATA_HOME") or home / ".local/share")
-    tops = [config, Path("/etc"), runtime, Path("/run"), data]
-    tops += [Path("/usr/local/lib"), Path("/usr/lib")]
-    return [top / "systemd/user" for top in tops]
-
-
 class _Child:
     """A daemon started by us, in a session of its own."""
 
@@ -331,7 +244,7 @@ class _Child:
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                env={k: v for k, v in env.items() if k not in _PRIVATE},
+                env={k: v for k, v in env.items() if k not in managers.PRIVATE},
                 start_new_session=True,
             )
         except OSError as error:

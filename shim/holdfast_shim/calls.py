@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.runtime_version import VersionError
 from grpc import aio
 
 from holdfast_shim import audience, elicit, errors, render
@@ -42,8 +43,12 @@ _REQUEST_BYTES = MESSAGE_BYTES - 4096
 # and this much it is frozen, and nobody should wait for it.
 _FROZEN_SECONDS = 60.0
 _WAIT_SECONDS = 50.0
+# The longest that its configuration may give a call which can't say how long to wait.
+_WORK_SECONDS = 300.0
 _USUAL_WAIT_SECONDS = 45.0
 _CONNECT_SECONDS = 10.0
+# The daemon refuses more than that, and a deadline can't tell any number.
+_LONGEST_CONNECT_SECONDS = 3600.0
 # Names a client may have given; one is the rule.
 _KNOWN = 256
 
@@ -129,7 +134,16 @@ class Calls:
         rpc = entry["rpc"]
         stub = self._stubs.get(rpc)
         if stub is None:
-            stub = self._stubs[rpc] = _Stub(self._client.channel, entry)
+            try:
+                stub = self._stubs[rpc] = _Stub(self._client.channel, entry)
+            except (ImportError, KeyError, TypeError, VersionError) as error:
+                # The files of another release are in the place of ours.
+                raise CallError(
+                    "UNSUPPORTED",
+                    "holdfast was upgraded or removed since this client started it"
+                    f" ({error})",
+                    hint="restart this MCP server",
+                ) from error
         return stub
 
     async def _carry(
@@ -145,7 +159,12 @@ class Calls:
         await self._fit(hello, call)
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        timeout = _patience(request, self._settings.connect_timeout_seconds)
+        hints = entry["tool"]["annotations"]
+        timeout = patience(
+            request,
+            self._settings.connect_timeout_seconds,
+            at_host=hints["openWorldHint"],
+        )
         try:
             return await stub.call(request, self._metadata(call), timeout, rising)
         except aio.AioRpcError as error:
@@ -158,7 +177,6 @@ class Calls:
             now = await self._client.connect()
         except CallError:
             raise failure from lost
-        hints = entry["tool"]["annotations"]
         harmless = hints["readOnlyHint"] and hints["idempotentHint"]
         # A daemon that was started since knows nothing of the first call's request_id.
         same = stub.has_request_id and now.instance == hello.instance
@@ -169,7 +187,11 @@ class Calls:
         try:
             return await stub.call(request, self._metadata(call), timeout, rising)
         except aio.AioRpcError as error:
-            raise error_of(error) from error
+            again = error_of(error)
+            if again.ran == "no" and not harmless:
+                # That is told of the second call: it may have been refused at the door.
+                again.ran = failure.ran
+            raise again from error
 
     async def _fit(self, hello: admin_pb2.HelloResponse, call: Call) -> None:
         """See that the daemon which answers knows what is asked for.
@@ -331,11 +353,19 @@ def spend(request: Any, seconds: float) -> None:
     request.wait_seconds = max(0.0, left - seconds)
 
 
-def _patience(request: Any, connect_seconds: float | None) -> float:
-    """Return after how many seconds the daemon must be frozen."""
+def patience(
+    request: Any, connect_seconds: float | None, *, at_host: bool = True
+) -> float:
+    """Return after how many seconds the daemon must be frozen.
+
+    `at_host`: it has something to do at a host.
+    """
     fields = request.DESCRIPTOR.fields_by_name
     if "connect" in fields and request.connect.HasField("connect_timeout_seconds"):
         connect_seconds = request.connect.connect_timeout_seconds
     # Each jump host may take its own time.
-    connecting: float = 3 * (connect_seconds or _CONNECT_SECONDS)
-    return _FROZEN_SECONDS + _WAIT_SECONDS + connecting
+    one = max(0.0, min(connect_seconds or _CONNECT_SECONDS, _LONGEST_CONNECT_SECONDS))
+    connecting: float = 3 * one
+    told = "wait_seconds" in fields or not at_host
+    working = _WAIT_SECONDS if told else _WORK_SECONDS
+    return _FROZEN_SECONDS + working + connecting

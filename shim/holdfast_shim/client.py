@@ -209,8 +209,8 @@ def error_of(error: aio.AioRpcError, *, sent: bool = True) -> CallError:
         return told
     unknown = "unknown" if sent else "no"
     if code in _LOST:
+        slow = code is grpc.StatusCode.DEADLINE_EXCEEDED
         if not sent:
-            slow = code is grpc.StatusCode.DEADLINE_EXCEEDED
             message = (
                 "took the connection but did not answer" if slow else "is not there"
             )
@@ -220,11 +220,16 @@ def error_of(error: aio.AioRpcError, *, sent: bool = True) -> CallError:
                 hint=RESTART if slow else "try again; `holdfast status` tells more",
                 code=code.name,
             )
+        message = "the connection to the holdfast daemon ended before its answer came"
+        hint = "the next call reconnects"
+        if slow:
+            # The connection stands, and the next call would wait as long.
+            message = "the holdfast daemon has the call, and did not answer in time"
+            hint = f"if it answers no other call either, it hangs: {RESTART}"
         return CallError(
             "DAEMON_LOST",
-            "the connection to the holdfast daemon ended before its answer came",
-            hint="the next call reconnects; look with ssh_job_list before running "
-            "a command again",
+            message,
+            hint=f"{hint}; look with ssh_job_list before running a command again",
             ran="unknown",
             code=code.name,
         )

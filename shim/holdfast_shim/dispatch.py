@@ -19,8 +19,8 @@ from holdfast_shim.calls import Calls
 from holdfast_shim.elicit import METHOD, Forms
 from holdfast_shim.errors import CallError
 from holdfast_shim.pipes import UNREAD_BYTES, ClosedError
-from holdfast_shim.places import PlaceError, home_of, places
-from holdfast_shim.protocol import Answer, Call, Cancel, ProtocolError
+from holdfast_shim.places import PlaceError, home_of, named, places
+from holdfast_shim.protocol import Answer, Call, Cancel, ProtocolError, encode
 from holdfast_shim.settings import Settings
 from holdfast_shim.skew import Skew
 
@@ -35,6 +35,7 @@ PARENT_CHECK_SECONDS = 1.0
 # Calls under way at the end of input get so long to answer: `printf … | holdfast-mcp`.
 GRACE_SECONDS = 1.0
 DRAIN_SECONDS = 0.5
+CANCELLED = "notifications/cancelled"
 # Progress is left out while so much is unread.
 PROGRESS_BYTES = 256 * 1024
 
@@ -61,7 +62,7 @@ async def _serve(
     context = settings.context("unknown", "", read_only=options.read_only)
     try:
         home = home_of(os.environ)
-        given = Path(options.socket) if options.socket else None
+        given = named(options.socket, home) if options.socket else None
         socket = places(os.environ, home, os.getuid(), socket=given).socket
     except PlaceError as error:
         # There is no place to call, so every call says why.
@@ -97,11 +98,21 @@ class Dispatcher:
         self._file: asyncio.Task[None] | None = None
 
     def ask(self, params: dict[str, Any]) -> asyncio.Future[dict[str, Any]]:
-        """Have the client show a form; return what will be said to it."""
+        """Have the client show a form; return what will be said to it.
+
+        Cancelling that has the client take it away again.
+        """
         ident, data = self._protocol.ask(METHOD, params)
         answer = self._asked[ident] = self._loop.create_future()
+        answer.add_done_callback(partial(self._take_back, ident))
         self._send(data)
         return answer
+
+    def _take_back(self, ident: str, answer: asyncio.Future[dict[str, Any]]) -> None:
+        # Its answer may have come in the same moment.
+        if answer.cancelled() and self._asked.pop(ident, None) is not None:
+            told = {"requestId": ident, "reason": "nobody waits for it any more"}
+            self._send(encode({"jsonrpc": "2.0", "method": CANCELLED, "params": told}))
 
     def tools_changed(self) -> None:
         """Tell the client that other tools are offered than before."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.contract import HASH
-from holdfast_shim import autostart, places
+from holdfast_shim import autostart, managers, places
 from holdfast_shim.errors import CallError
 from holdfast_shim.version import VERSION
 
@@ -165,10 +165,12 @@ def _writable(check: str, folder: Path) -> Row:
 def _unit(env: Mapping[str, str]) -> Row:
     check = "start: service"
     runtime = Path(env.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
-    folders = autostart.unit_folders(env, runtime)
-    unit = next((f / autostart.UNIT for f in folders if (f / autostart.UNIT).is_file()),
-                None)  # fmt: skip
+    unit = managers.unit_file(env, runtime)
     if unit is None:
+        agent = managers.agent_file(env)
+        # Path's own is_file raises where we may not look
+        if os.path.isfile(agent):  # noqa: PTH113
+            return Row(check, OK, str(agent))
         return Row(check, OK, "not installed: a daemon is started by itself")
     if shutil.which("systemctl", path=env.get("PATH")) is None:
         told = f"{unit} is there, but no systemctl"

@@ -16,6 +16,7 @@ import hmac
 import json
 import os
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holdfast_shim.errors import CallError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from holdfast_shim.protocol import Call
 
-    # Sends a request of ours; its answer is the future's.
+    # Sends a request of ours; its answer is the future's, and cancelling takes it back.
     Send = Callable[[dict[str, Any]], asyncio.Future[dict[str, Any]]]
 
 KEY = "login"
@@ -76,16 +77,22 @@ class Forms:
     def __init__(self, send: Send) -> None:
         self._send = send
         self._open: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._waiting: Counter[asyncio.Future[dict[str, Any]]] = Counter()
         self._secret = os.urandom(_MAC_BYTES)
 
     async def accepted(self, error: CallError) -> bool:
-        """Show the form and return whether it was accepted; calls share one."""
+        """Show the form and return whether it was accepted; calls share one.
+
+        The last who stops waiting takes it back, so that the next call asks anew: a
+        client that stopped its call may have put the form away.
+        """
         name = error.metadata["name"]
         answer = self._open.get(name)
         if answer is None:
             answer = self._send(params(error, stateless=False))
             self._open[name] = answer
             answer.add_done_callback(lambda told: self._over(name, told))
+        self._waiting[answer] += 1
         try:
             # Who no longer waits must not take the form from the others.
             async with asyncio.timeout(SECONDS):
@@ -93,6 +100,13 @@ class Forms:
         except TimeoutError:
             self._over(name, answer)
             return False
+        finally:
+            self._waiting[answer] -= 1
+            if not self._waiting[answer]:
+                del self._waiting[answer]
+                # At once: whoever comes next must not wait for one that is gone.
+                self._over(name, answer)
+                answer.cancel()
         return told.get("action") == "accept"
 
     def _over(self, name: str, answer: asyncio.Future[dict[str, Any]]) -> None:

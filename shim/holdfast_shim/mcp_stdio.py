@@ -15,6 +15,7 @@ from holdfast_shim.arguments import USAGE, Options, UsageError, parse
 from holdfast_shim.catalogue import Catalogue
 from holdfast_shim.pipes import UNREAD_BYTES, ClosedError, Pipes, claim
 from holdfast_shim.protocol import INTERNAL_ERROR, Call, Protocol, ProtocolError
+from holdfast_shim.standard import know_home
 from holdfast_shim.version import VERSION
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ DRAIN_SECONDS = 1.0
 
 def main() -> int:
     """Serve until the client goes away; return the exit code."""
+    know_home()
     try:
         options = parse(sys.argv[1:])
     except UsageError as error:

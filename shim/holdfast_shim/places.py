@@ -87,11 +87,16 @@ def home_of(env: Mapping[str, str]) -> Path:
         ) from None
 
 
+def named(text: str, home: Path) -> Path:
+    """Return the path that a client's file names, where no shell reads the `~`."""
+    return home / text[2:] if text.startswith("~/") else Path(text)
+
+
 def _own(env: Mapping[str, str], name: str, home: Path) -> Path | None:
     text = env.get(name, "")
     if not text:
         return None
-    path = home / text[2:] if text.startswith("~/") else Path(text)
+    path = named(text, home)
     if not path.is_absolute():
         raise PlaceError(
             f"{name} is not an absolute path: {text}", f"Give {name} as /…"

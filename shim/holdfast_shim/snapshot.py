@@ -30,11 +30,21 @@ def text(message: Snapshot) -> str:
     if isinstance(message, session_pb2.CloseSessionResponse) and not message.closed:
         return f"there is no session {message.session_id}"
     parts = [" · ".join(filter(None, _header(message)))]
-    notes = filter(None, (message.note, message.observer.warning))
-    parts += [f"note: {note}" for note in notes]
+    parts += [f"note: {note}" for note in filter(None, (message.note, _seen(message)))]
     if message.output.strip():
         parts.append(message.output.removesuffix("\n"))
     return "\n".join(parts)
+
+
+def _seen(message: Snapshot) -> str:
+    """Return how a person looks on, where somebody asked for that."""
+    observer = message.observer
+    if observer.warning:
+        return f"{observer.warning}: {observer.command}"
+    shown = observer.mode == session_pb2.OBSERVER_MODE_TMUX
+    if not shown or not isinstance(message, session_pb2.OpenSessionResponse):
+        return ""
+    return f"a person sees it in tmux by: {observer.command}"
 
 
 def _header(message: Snapshot) -> list[str]:

@@ -1,10 +1,16 @@
-"""Standard input, output and error that somebody closed before we began."""
+"""What somebody took from us before we began: standard streams, a home directory."""
 
 from __future__ import annotations
 
 import os
 import sys
 from typing import Any
+
+
+def know_home() -> None:
+    """Take an empty HOME for none: the account's counts, and not `/`."""
+    if not os.environ.get("HOME"):
+        os.environ.pop("HOME", None)
 
 
 def stand_in(first: int = 0) -> None:

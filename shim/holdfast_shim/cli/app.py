@@ -170,7 +170,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except OSError as error:
         _hush()
-        output.note(error.strerror or str(error))
+        named = f"{error.filename}: " if error.filename else ""
+        output.note(f"{named}{error.strerror or error}")
         return FAILED
     return code
 

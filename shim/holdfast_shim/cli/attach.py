@@ -11,16 +11,14 @@ import click
 
 from holdfast.v1 import session_pb2
 from holdfast_shim.cli import keys as keys_module
-from holdfast_shim.cli import output, terminal
+from holdfast_shim.cli import outcome, output, terminal
 from holdfast_shim.cli.attending import Attending, has_terminal
 from holdfast_shim.cli.complete import complete_session
 from holdfast_shim.cli.daemon import dial
 from holdfast_shim.cli.interact import Left
 from holdfast_shim.cli.options import (
     OK,
-    PIPE_CLOSED,
     TRANSPORT,
-    UNAVAILABLE,
     Options,
     json_option,
     options,
@@ -101,17 +99,11 @@ def take_part(chosen: Options, session: str, *, watch: bool, keys: bytes) -> int
 
 def guarded(chosen: Options, session: str, work: Callable[[], int]) -> int:
     """Return what `work` returns, and tell what went wrong in it."""
-    try:
-        return work()
-    except CallError as error:
-        output.fail(_plainly(error, session), as_json=chosen.json)
-        gone = error.reason == "DAEMON_UNAVAILABLE"
-        return UNAVAILABLE if gone else TRANSPORT
-    except BrokenPipeError:
-        return PIPE_CLOSED
-    except OSError as error:
-        output.note(f"the output can't be written: {error.strerror or error}")
-        return TRANSPORT
+
+    def plainly(error: CallError) -> CallError:
+        return _plainly(error, session)
+
+    return outcome.apart(work, as_json=chosen.json, plainly=plainly)
 
 
 def _plainly(error: CallError, session: str) -> CallError:
@@ -139,6 +131,7 @@ async def _attend(chosen: Options, start: session_pb2.AttachStart, keys: bytes) 
                 way_out=keys_module.told(keys),
                 watch=start.watch,
                 raw=at_terminal,
+                terminal=os.isatty(1),
             )
         name = start.session
         try:

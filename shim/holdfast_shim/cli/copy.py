@@ -39,9 +39,10 @@ def copy(
 
     The last path is where they go: a directory when it is one, ends in a slash, or
     there are several sources, and then it is made if need be. Patterns are not expanded
-    on the host. Nothing is replaced without --overwrite, and nothing is there half.
-    Ctrl-C ends it. Cut off, it goes on by itself, also without this command (`holdfast
-    jobs`) and when the daemon starts again.
+    on the host; ssh://HOST:PORT/PATH names a port, too. Nothing is replaced without
+    --overwrite, and nothing is there half. Ctrl-C ends it. Cut off, it goes on by
+    itself, also without this command (`holdfast jobs`) and when the daemon starts
+    again.
     """
     chosen = options()
     first, last = [ends.end(word) for word in sources], ends.end(destination)
@@ -108,6 +109,8 @@ class _Bar:
         )
         self._task = self._progress.add_task("", total=None)
         self._progress.start()
+        # What ends or stops us at once, as Ctrl-Z does, would leave it hidden.
+        self._progress.console.show_cursor(True)
 
     def show(self, progress: common_pb2.Progress) -> None:
         """Show how far it is."""

@@ -102,11 +102,15 @@ async def _examine(
 
 async def _daemon(client: DaemonClient) -> list[Row]:
     stub = doctor_pb2_grpc.DoctorServiceStub(client.channel)
-    answer = await stub.CheckDaemon(
-        doctor_pb2.CheckDaemonRequest(),
-        metadata=client.metadata(),
-        timeout=QUICK_SECONDS,
-    )
+    try:
+        answer = await stub.CheckDaemon(
+            doctor_pb2.CheckDaemonRequest(),
+            metadata=client.metadata(),
+            timeout=QUICK_SECONDS,
+        )
+    except aio.AioRpcError as error:
+        # What can be said of the host is said nevertheless.
+        return [checks.of_error("daemon", error_of(error))]
     return _rows(answer.findings)
 
 

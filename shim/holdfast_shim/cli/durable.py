@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import click
@@ -12,20 +14,31 @@ from grpc import aio
 from holdfast.v1 import common_pb2, exec_pb2, exec_pb2_grpc
 from holdfast_shim.cli import outcome, output
 from holdfast_shim.cli.jobs import follow_to_end, show_whole, watched
-from holdfast_shim.cli.options import options
+from holdfast_shim.cli.options import TRANSPORT, options
 from holdfast_shim.client import error_of
 from holdfast_shim.errors import CallError
 
 if TYPE_CHECKING:
     from holdfast_shim.client import DaemonClient
 
+# A stdin that nobody meant, as of a script that was started with an open pipe.
+_SILENT_SECONDS = 2.0
+_WAITING = "nothing is run until stdin ends, which is its input; -n leaves that out"
 _GONE = ("DAEMON_LOST", "DAEMON_UNAVAILABLE", "DRAINING")
 
 
 def take_input(request: exec_pb2.RunRequest) -> None:
     """Have all that comes by our stdin be its input: nobody stays to hand it on."""
-    if not os.isatty(0):
-        request.stdin = _text(sys.stdin.buffer.read())
+    if os.isatty(0):
+        return
+    waiting = threading.Timer(_SILENT_SECONDS, output.note, (_WAITING,))
+    waiting.daemon = True
+    waiting.start()
+    try:
+        data = sys.stdin.buffer.read()
+    finally:
+        waiting.cancel()
+    request.stdin = _text(data)
 
 
 async def begin(client: DaemonClient, request: exec_pb2.RunRequest) -> int:
@@ -36,9 +49,10 @@ async def begin(client: DaemonClient, request: exec_pb2.RunRequest) -> int:
     try:
         if not options().json:
             output.note(f"job {job_id} is kept on its host")
-            return await watched(follow_to_end)(client, wanted)
+            look = watched(functools.partial(follow_to_end, whole=True))
+            return await look(client, wanted)
         end = await _until_end(client, job_id)
-        await show_whole(client, wanted)
+        whole = await show_whole(client, wanted)
     except aio.AioRpcError as error:
         lost = error_of(error)
         if lost.reason not in _GONE:
@@ -51,7 +65,7 @@ async def begin(client: DaemonClient, request: exec_pb2.RunRequest) -> int:
             ran="unknown",
             metadata={"job_id": job_id},
         ) from error
-    return outcome.exit_code(end)
+    return outcome.exit_code(end) or (0 if whole else TRANSPORT)
 
 
 def _text(data: bytes) -> str:

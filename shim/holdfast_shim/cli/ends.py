@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import click
 
+_URL = "ssh://"
+
 
 class End(NamedTuple):
     """One end of a transfer; `host` is empty on this machine."""
@@ -18,10 +20,14 @@ class End(NamedTuple):
 def end(word: str) -> End:
     """Return what a word names: `HOST:PATH`, or a path of this machine.
 
-    A colon behind a slash is part of a path, and `[…]` may hold an address of IPv6. A
-    host's path may be left out: it is the home directory then. A path of this machine
-    is made absolute: the daemon has a working directory of its own.
+    `ssh://HOST:PORT/PATH` is read as git reads it: its path is absolute, or begins with
+    `~`. A colon behind a slash is part of a path, and `[…]` may hold an address of
+    IPv6. A host's path may be left out: it is the home directory then. A path of this
+    machine is made absolute: the daemon has a working directory of its own.
     """
+    if word.startswith(_URL):
+        host, slash, path = word.removeprefix(_URL).partition("/")
+        return End(_URL + host, path if path.startswith("~") else slash + path or "~")
     host, colon, path = word.partition(":")
     if (word.startswith("[") and "]:" in word) or ("@[" in host and "]:" in word):
         host, colon, path = word.partition("]:")

@@ -17,9 +17,7 @@ from holdfast_shim.cli.daemon import QUICK_SECONDS, ask, dial
 from holdfast_shim.cli.durable import begin, take_input
 from holdfast_shim.cli.interact import Interaction, Left, Outcome
 from holdfast_shim.cli.options import (
-    PIPE_CLOSED,
     TRANSPORT,
-    UNAVAILABLE,
     Number,
     Options,
     json_option,
@@ -173,19 +171,13 @@ def command(
     chosen = options()
     if durable and not no_stdin:
         take_input(request)
-    try:
+
+    def work() -> int:
         if durable:
             return ask(chosen, lambda client: begin(client, request))
         return asyncio.run(_run(chosen, request, None if no_stdin else 0))
-    except CallError as error:
-        output.fail(plainly(error), as_json=chosen.json)
-        gone = error.reason == "DAEMON_UNAVAILABLE"
-        return UNAVAILABLE if gone else TRANSPORT
-    except BrokenPipeError:
-        return PIPE_CLOSED
-    except OSError as error:
-        output.note(f"the output can't be written: {error.strerror or error}")
-        return TRANSPORT
+
+    return outcome.apart(work, as_json=chosen.json, plainly=plainly)
 
 
 def _with_terminal(asked: int, *, no_stdin: bool) -> bool:

@@ -25,7 +25,7 @@ async def follow(
     *,
     offset: int,
     until: int | None = None,
-) -> exec_pb2.JobEnd | None:
+) -> tuple[exec_pb2.JobEnd | None, int]:
     """Write a job's output to our own descriptors.
 
     Args:
@@ -35,7 +35,7 @@ async def follow(
         until: Where to end; None: where the job does.
 
     Returns:
-        The job's end, when it was reached.
+        The job's end, when it was reached, and how many bytes were not there any more.
     """
     stop: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
     sink = Live(lambda error: give_up(stop, error))
@@ -48,12 +48,13 @@ async def _copy(
     offset: int,
     until: int | None,
     sink: Sink,
-) -> exec_pb2.JobEnd | None:
+) -> tuple[exec_pb2.JobEnd | None, int]:
     call = exec_pb2_grpc.ExecServiceStub(client.channel).FollowJob(
         exec_pb2.FollowJobRequest(job_id=request.job_id, offset=offset),
         metadata=client.metadata(),
     )
     end: exec_pb2.JobEnd | None = None
+    skipped = 0
     try:
         async for frame in call:
             if frame.WhichOneof("frame") == "end":
@@ -61,9 +62,11 @@ async def _copy(
                 break
             chunk, data = frame.output, frame.output.data
             if chunk.skipped:
+                skipped += chunk.skipped
                 output.note(f"{chunk.skipped} bytes before this were discarded")
             if until is not None and chunk.next_offset > until:
-                data = data[: len(data) - (chunk.next_offset - until)]
+                # all of it, where what was before it has been discarded
+                data = data[: max(0, len(data) - (chunk.next_offset - until))]
             if data and wanted(request, chunk):
                 error = chunk.stream == exec_pb2.OUTPUT_STREAM_STDERR
                 await sink.put(data, error=error)
@@ -72,7 +75,7 @@ async def _copy(
     finally:
         call.cancel()
     await sink.finish()
-    return end
+    return end, skipped
 
 
 async def follow_json(

@@ -171,6 +171,9 @@ class Interaction:
         if not await self._write(start):
             return
         await self._started.wait()
+        if self._request.tty and terminal.size() != self._request.terminal:
+            # changed before there was anybody to tell
+            self._resized()
         if self._stdin is not None:
             reader = Reader(self._stdin)
             try:

@@ -12,7 +12,13 @@ from holdfast_shim.cli import outcome, output
 from holdfast_shim.cli.complete import complete_job, complete_target
 from holdfast_shim.cli.daemon import QUICK_SECONDS, ask
 from holdfast_shim.cli.follow import follow, follow_json
-from holdfast_shim.cli.options import FAILED, OK, json_option, options
+from holdfast_shim.cli.options import (
+    FAILED,
+    OK,
+    TRANSPORT,
+    json_option,
+    options,
+)
 from holdfast_shim.cli.streams import Live, give_up, race
 from holdfast_shim.errors import CallError
 from holdfast_shim.translate import to_json
@@ -114,7 +120,8 @@ def job(
     """Show a job's output, follow it, or stop it.
 
     Its stdout goes to stdout and its stderr to stderr, byte for byte; --tail and --grep
-    show cleaned lines. With --follow the exit code is the job's own.
+    show cleaned lines. With --follow the exit code is that of `holdfast exec`: the
+    job's own, or 255 where that is not known.
     """
     chosen = options()
     if stop is not None and job_id is None and stop != _IN_TURN:
@@ -137,7 +144,11 @@ def job(
     if tail is not None:
         request.tail_lines = tail
     show = _way(request, following=following, as_json=chosen.json)
-    return ask(chosen, lambda client: show(client, request))
+
+    def work() -> int:
+        return ask(chosen, lambda client: show(client, request))
+
+    return outcome.apart(work, as_json=chosen.json) if following else work()
 
 
 def _way(
@@ -147,7 +158,7 @@ def _way(
     if following:
         return watched(_lines if as_json else follow_to_end)
     if as_json:
-        return show_whole
+        return _document
     part = request.grep or request.HasField("tail_lines")
     return _show if part else _dump
 
@@ -222,9 +233,22 @@ async def _show(client: DaemonClient, request: exec_pb2.ReadJobRequest) -> int:
         output.note(f"no line matches {request.grep!r}")
     elif found.truncated and request.grep:
         output.note("more lines match than are shown")
+    _tell_cut(request, found)
     if found.note:
         output.note(found.note)
     return OK
+
+
+def _tell_cut(request: exec_pb2.ReadJobRequest, found: exec_pb2.JobOutput) -> None:
+    """Say so where the lines that were asked for had no room, or are gone."""
+    texts = [text for text in (found.stdout, found.stderr) if text]
+    lines = (text.count("\n") + (not text.endswith("\n")) for text in texts)
+    most = max(lines, default=0)
+    if found.truncated and 0 < most < request.tail_lines and not request.grep:
+        output.note(
+            f"only the last {most} lines are shown, the first of them maybe in part;"
+            f" `holdfast job {request.job_id}` shows all that is kept"
+        )
 
 
 async def _print(out: bytes, err: bytes) -> None:
@@ -239,24 +263,42 @@ async def _print(out: bytes, err: bytes) -> None:
     await race(write(), stop)
 
 
-async def show_whole(client: DaemonClient, request: exec_pb2.ReadJobRequest) -> int:
-    """Print one document with all that was asked for, page by page."""
+async def _document(client: DaemonClient, request: exec_pb2.ReadJobRequest) -> int:
+    """Print one document with all that was asked for."""
     if request.grep or request.HasField("tail_lines"):
         output.emit(to_json(await read(client, request)))
-        return OK
+    else:
+        await show_whole(client, request)
+    return OK
+
+
+async def show_whole(client: DaemonClient, request: exec_pb2.ReadJobRequest) -> bool:
+    """Print one document with all of a job's output, page by page.
+
+    Returns:
+        Whether it is there from its beginning on.
+    """
     out: list[str] = []
     err: list[str] = []
+    # what a page leaves out is told with that page
+    notes: dict[str, None] = {}
+    whole = True
     request.offset = 0
     while True:
         found = await read(client, request)
+        notes |= dict.fromkeys(found.note.split("; ") if found.note else ())
+        whole = whole and found.earliest_offset <= request.offset
         out.append(found.stdout)
         err.append(found.stderr)
         if not found.truncated or found.next_offset <= request.offset:
             break
         request.offset = found.next_offset
     told = to_json(found) | {"stdout": "".join(out), "stderr": "".join(err)}
+    told["truncated"] = found.truncated or not whole
+    if notes:
+        told["note"] = "; ".join(notes)
     output.emit(told)
-    return OK
+    return whole
 
 
 async def _start(
@@ -287,19 +329,25 @@ async def _dump(client: DaemonClient, request: exec_pb2.ReadJobRequest) -> int:
     return OK
 
 
-async def follow_to_end(client: DaemonClient, request: exec_pb2.ReadJobRequest) -> int:
-    """Print output until the job ends; return the job's own exit code."""
+async def follow_to_end(
+    client: DaemonClient, request: exec_pb2.ReadJobRequest, *, whole: bool = False
+) -> int:
+    """Print output until the job ends; return the job's own exit code.
+
+    `whole`: output with a hole in it must not pass for a success.
+    """
     offset = 0
     if request.HasField("tail_lines"):
         found = await read(client, request)
         await _print(found.stdout.encode(), found.stderr.encode())
+        _tell_cut(request, found)
         offset = found.next_offset
-    end = await follow(client, request, offset=offset)
+    end, skipped = await follow(client, request, offset=offset)
     if end is None:
-        return FAILED
+        return TRANSPORT
     for text in outcome.remarks(end, request.job_id):
         output.note(text)
-    return outcome.exit_code(end)
+    return outcome.exit_code(end) or (TRANSPORT if whole and skipped else 0)
 
 
 async def _lines(client: DaemonClient, request: exec_pb2.ReadJobRequest) -> int:
@@ -312,4 +360,4 @@ async def _lines(client: DaemonClient, request: exec_pb2.ReadJobRequest) -> int:
                 output.emit({"stream": name, "text": text}, line=True)
         offset = found.next_offset
     end = await follow_json(client, request, offset=offset)
-    return FAILED if end is None else outcome.exit_code(end)
+    return TRANSPORT if end is None else outcome.exit_code(end)

@@ -12,8 +12,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NAME = "holdfast"
-# Codex strips the environment: without these no ssh-agent would be found.
-_CODEX_PASSES = ["SSH_AUTH_SOCK", "XDG_RUNTIME_DIR"]
+# Codex strips the environment: without these no ssh-agent would be found, and a daemon
+# that it starts would not read the configuration of the one that others start.
+_CODEX_PASSES = [
+    "SSH_AUTH_SOCK",
+    "XDG_RUNTIME_DIR",
+    "XDG_CONFIG_HOME",
+    "XDG_STATE_HOME",
+    "HOLDFAST_SOCKET",
+    "HOLDFAST_CONFIG",
+    "HOLDFAST_STATE_DIR",
+]
 
 Entry = dict[str, Any]
 

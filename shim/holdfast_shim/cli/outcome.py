@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.v1 import common_pb2
 from holdfast_shim.cli import output
-from holdfast_shim.cli.options import TRANSPORT
+from holdfast_shim.cli.options import PIPE_CLOSED, TRANSPORT, UNAVAILABLE
+from holdfast_shim.errors import CallError
 from holdfast_shim.translate import to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from holdfast.v1 import exec_pb2
 
 _SIGNALLED = 128
@@ -30,6 +33,29 @@ def exit_code(end: exec_pb2.JobEnd) -> int:
         number = getattr(signal, f"SIG{end.signal.removeprefix('SIG')}", None)
         return _SIGNALLED + number if isinstance(number, int) else TRANSPORT
     return TRANSPORT
+
+
+def apart(
+    work: Callable[[], int],
+    *,
+    as_json: bool,
+    plainly: Callable[[CallError], CallError] = lambda error: error,
+) -> int:
+    """Return what `work` returns, as a command's exit code.
+
+    What goes wrong in it is told as `plainly` has it, and apart from that by the code.
+    """
+    try:
+        return work()
+    except CallError as error:
+        output.fail(plainly(error), as_json=as_json)
+        gone = error.reason == "DAEMON_UNAVAILABLE"
+        return UNAVAILABLE if gone else TRANSPORT
+    except BrokenPipeError:
+        return PIPE_CLOSED
+    except OSError as error:
+        output.note(f"the output can't be written: {error.strerror or error}")
+        return TRANSPORT
 
 
 def remarks(end: exec_pb2.JobEnd, job_id: str) -> list[str]:

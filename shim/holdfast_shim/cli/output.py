@@ -61,6 +61,11 @@ _OPTIONS = {
     "Set overwrite": "Give --overwrite",
     "Leave new out": "Leave --new out",
     "another session_name": "another --name",
+    "by ssh_file_write where make_parents is set, by": "by",
+    "set connect.options RemoteCommand to none": "give -o RemoteCommand=none",
+    "set connect.options SessionType to default": "give -o SessionType=default",
+    "raise connect_timeout_seconds": "give -o ConnectTimeout=SECONDS",
+    "Raise timeout_seconds": "Raise --timeout",
 }
 
 

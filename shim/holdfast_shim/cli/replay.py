@@ -123,8 +123,8 @@ def _files(chosen: Options, session: str) -> list[Path]:
             hint="`holdfast sessions --all` lists them; a file is played by its path",
             ran="no",
         )
-    # Of several that had the name, the one that runs, else the newest.
-    one = max(found, key=lambda one: (one.running, -one.uptime_seconds))
+    # Of several that had the name, the one that runs, else the newest: it comes first.
+    one = next((one for one in found if one.running), found[0])
     parts = recordings(Path(one.transcript_path))
     end = time.monotonic() + _BEHIND_SECONDS
     while not parts and one.running and time.monotonic() < end:
@@ -220,7 +220,7 @@ async def _play(files: Sequence[Path], speed: float, idle: float | None) -> int:
         try:
             await race(player.play(files), player.stop)
         finally:
-            await player.finish(at_terminal=at_terminal)
+            await player.finish(at_terminal=os.isatty(1))
             if listening is not None:
                 listening.cancel()
                 await asyncio.gather(listening, return_exceptions=True)

@@ -52,6 +52,10 @@ def service() -> None:
     It starts with your login, and again after a crash. Without a service, clients start
     the daemon when they need it.
     """
+    if options().socket is not None:
+        raise click.UsageError(
+            "--socket names another daemon: the service serves the standard place only"
+        )
 
 
 @service.command("install")
@@ -72,11 +76,14 @@ def install(*, linger: bool | None, wait: float, now: bool) -> int:
     manager, did = chosen_service(os.environ), Report()
     plan = _plan()
     manager.check()
-    before = _before(manager, wait, now=now, change=_changes(manager, plan))
+    # One that hangs, or is of another protocol, can't be asked; with --now it need not.
+    change = now or _changes(manager, plan)
+    before = _before(manager, wait, now=now, change=change)
     changed = manager.write(plan)
     did.note(f"{manager.path} is {'written' if changed else 'as it should be'}")
     did.note(manager.agent())
-    _bring_up(manager, before, changed=changed)
+    _end_other(did, manager, before, now=now)
+    _bring_up(manager, changed=changed)
     _compare(did, before, _after(manager, before))
     _linger(did, manager, wanted=linger)
     return did.told(manager)
@@ -122,7 +129,8 @@ def upgrade(*, wait: float, now: bool) -> int:
     """Let the installed version take over from the one that runs.
 
     Install it first (pipx upgrade holdfast, uv tool upgrade holdfast, pip install -U
-    holdfast). The service's file is written anew.
+    holdfast). The service's file is written anew, for the environment it was installed
+    with; `install` takes that of the shell it is run in.
     """
     return _renew(wait, now=now, rewrite=True)
 
@@ -133,7 +141,13 @@ def status() -> int:
     """Show how the service stands; exit code 0 when it runs, 1 when not."""
     manager = chosen_service(os.environ)
     state = manager.state()
-    found = _look(manager.socket)
+    found: Standing | None = None
+    try:
+        found = _look(manager.socket)
+    except CallError as error:
+        # It hangs, or speaks another protocol; what the manager knows is told even so.
+        told = "; ".join(filter(None, (error.message, error.hint)))
+        state.notes.append(f"the daemon is not known: {told}")
     outdated = state.installed and _renewable(manager)
     good = state.active == "active" and found is not None and found.pid == state.pid
     document: dict[str, Any] = {
@@ -209,29 +223,29 @@ def _renew(wait: float, *, now: bool, rewrite: bool) -> int:
     else:
         # The standard place is meant, and a daemon started from here would use another.
         environment_of(dict(os.environ))
-    plan = _plan() if rewrite else None
+    plan = _plan(manager.environment()) if rewrite else None
     before = _before(manager, wait, now=now, change=True)
     if not installed:
-        if before is not None:
-            standing.end(before.pid, manager.socket)
+        _end_other(did, manager, before, now=now)
         _start_by_hand(manager.socket)
         did.note("no service is installed; the daemon was started by itself")
     else:
         if plan is not None and manager.write(plan):
             did.note(f"{manager.path} is written anew")
-        if before is not None and before.pid != manager.state().pid:
-            standing.end(before.pid, manager.socket)
+        _end_other(did, manager, before, now=now)
         manager.restart()
     _compare(did, before, _after(manager, before))
     return did.told(manager if installed else None)
 
 
-def _plan() -> Plan:
+def _plan(kept: dict[str, str] | None = None) -> Plan:
+    """Return what is to run, in this shell's environment unless one is `kept`."""
     env = dict(os.environ)
+    own = environment_of(env)
     return Plan(
         program.command(env),
         str(Path(env.get("HOME") or Path.home())),
-        environment_of(env),
+        kept or own,
         VERSION,
     )
 
@@ -239,7 +253,8 @@ def _plan() -> Plan:
 def _renewable(manager: Service) -> bool:
     """Return whether `upgrade` would write another file."""
     try:
-        return manager.text(_plan()) != manager.path.read_text("utf-8")
+        plan = _plan(manager.environment())
+        return manager.text(plan) != manager.path.read_text("utf-8")
     except CallError:
         return False  # from here nothing would be written
 
@@ -284,12 +299,25 @@ def _context() -> common_pb2.ClientContext:
     return settings.context("cli", VERSION, person=True)
 
 
-def _bring_up(manager: Service, before: Standing | None, *, changed: bool) -> None:
-    """Have the service serve: one that ran besides it ends first."""
+def _end_other(
+    did: Report, manager: Service, before: Standing | None, *, now: bool
+) -> None:
+    """End a daemon that runs besides the service: its manager ends its own.
+
+    From here on clients start the service, where its file is there.
+    """
+    stuck = now and before is None
+    pid = standing.holder(manager.socket) if stuck else before.pid if before else 0
+    if not pid or (manager.path.is_file() and pid == manager.state().pid):
+        return
+    standing.end(pid, manager.socket, stuck=stuck)
+    if stuck:
+        did.note(f"process {pid}, which did not answer, was ended")
+
+
+def _bring_up(manager: Service, *, changed: bool) -> None:
+    """Have the service serve."""
     state = manager.state()
-    if before is not None and before.pid != state.pid:
-        # From here on clients start the service, as its file is there.
-        standing.end(before.pid, manager.socket)
     if state.active == "active" and changed:
         manager.restart()
     elif state.active != "active" or not state.enabled:

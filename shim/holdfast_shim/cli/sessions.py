@@ -43,7 +43,8 @@ _COLUMNS = ("session", "target", "state", "age", "idle", "kept", "keyboard")
 @click.option(
     "--force",
     is_flag=True,
-    help="With --close: kill at once. With --wipe: also what runs.",
+    help="With --close: kill at once, also where its host is away."
+    " With --wipe: also what runs.",
 )
 @json_option
 def sessions(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from holdfast.v1 import common_pb2, transfer_pb2, transfer_pb2_grpc
-from holdfast_shim.cli import ends, output
+from holdfast_shim.cli import ends, output, terminal
 from holdfast_shim.cli.daemon import ask
 from holdfast_shim.cli.options import FAILED, OK, json_option, options
 from holdfast_shim.cli.restarts import over_restarts
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from holdfast_shim.client import DaemonClient
 
 _ENDED = common_pb2.EXEC_STATUS_EXITED
+# Of a terminal that does not tell its size.
+_COLUMNS = 80
 
 
 @click.command("sync")
@@ -105,8 +107,14 @@ async def _synced(
 
 
 def _show(text: str) -> None:
-    """Put one line in the place of the one before."""
-    sys.stderr.write(f"\r\x1b[K{output.plain(text)[:100]}")
+    """Put one line in the place of the one before; what is wrapped would stay."""
+    from rich.cells import cell_len, set_cell_size  # noqa: PLC0415 - as for the bar
+
+    room = (terminal.size().cols or _COLUMNS) - 1
+    line = output.plain(text)
+    if cell_len(line) > room:
+        line = set_cell_size(line, room)
+    sys.stderr.write(f"\r\x1b[K{line}")
     sys.stderr.flush()
 
 

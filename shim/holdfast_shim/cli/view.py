@@ -40,7 +40,9 @@ class View(Protocol):
 class Person:
     """Shows a session on a terminal, and between its own lines what others do there."""
 
-    def __init__(self, sink: Sink, *, way_out: str, watch: bool, raw: bool) -> None:
+    def __init__(
+        self, sink: Sink, *, way_out: str, watch: bool, raw: bool, terminal: bool
+    ) -> None:
         """Show it on `sink`.
 
         Args:
@@ -48,11 +50,13 @@ class Person:
             way_out: The keys that leave, as a person types them.
             watch: The person only looks.
             raw: It is a terminal in raw mode: lines need their carriage return.
+            terminal: It is one in either mode: what was set of it is set back.
         """
         self._sink = sink
         self._way_out = way_out
         self._watch = watch
         self._raw = raw
+        self._terminal = terminal
         self._modes = Modes()
         self._veil = veil.Veil(time.monotonic)
         self._fresh = True
@@ -134,7 +138,7 @@ class Person:
     async def finish(self) -> None:
         """Show all that came, and leave the terminal as it was."""
         await self._draw(self._veil.rest())
-        if self._raw:
+        if self._terminal:
             undone = self._modes.undo()
             await self._sink.put(undone + self._newline(), error=False)
         for text in self._notices:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import plistlib
 from typing import TYPE_CHECKING, Any
+from xml.parsers.expat import ExpatError
 
-from holdfast_shim.autostart import AGENT
+from holdfast_shim.managers import AGENT
 
 if TYPE_CHECKING:
     from holdfast_shim.service.plan import Plan
@@ -29,6 +30,7 @@ KEYS = {
     "SoftResourceLimits": "the default of 256 descriptors is soon used up",
     "HardResourceLimits": "passwords and keys are in memory, and belong in no core",
 }
+_LANGUAGE = {"LANG": "en_US.UTF-8"}
 _SYSTEM_PATH = "/opt/homebrew/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
 
@@ -42,7 +44,7 @@ def content(plan: Plan) -> dict[str, Any]:
     path = plan.environment.get("PATH", "").split(":") + _SYSTEM_PATH.split(":")
     told = {k: v for k, v in plan.environment.items() if k != "PATH"}
     told["PATH"] = ":".join(dict.fromkeys(part for part in path if part))
-    told["LANG"] = "en_US.UTF-8"
+    told |= _LANGUAGE
     return {
         "Label": LABEL,
         "ProgramArguments": list(plan.command),
@@ -59,6 +61,15 @@ def content(plan: Plan) -> dict[str, Any]:
         "SoftResourceLimits": {"NumberOfFiles": 65536},
         "HardResourceLimits": {"Core": 0},
     }
+
+
+def environment_of(found: str) -> dict[str, str]:
+    """Return the variables that an agent gives the daemon; none of a damaged one."""
+    try:
+        told = plistlib.loads(found.encode())["EnvironmentVariables"]
+    except (KeyError, TypeError, ValueError, ExpatError):
+        return {}
+    return {name: value for name, value in told.items() if name not in _LANGUAGE}
 
 
 def text(plan: Plan) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import plistlib
 import re
 import subprocess
 import time
@@ -25,6 +26,8 @@ _READY_SECONDS = 20.0
 _LOOK_SECONDS = 0.05
 # launchctl's way to say that there is no such job.
 _NO_JOB = (3, 113)
+# what an editor of plists may make of ours
+_BINARY = b"bplist"
 
 
 class Launchd:
@@ -68,6 +71,10 @@ class Launchd:
         """Return the plist, with the socket where this user's clients look."""
         command = (*plan.command, "--socket", str(self.socket))
         return agent.text(plan._replace(command=command))
+
+    def environment(self) -> dict[str, str]:
+        """Return what the plist in place tells the daemon."""
+        return agent.environment_of(self._found())
 
     def write(self, plan: Plan) -> bool:
         """Write the plist in one step; launchd reads it with the next bootstrap."""
@@ -134,17 +141,18 @@ class Launchd:
         done = self._run("print", self._name())
         if done.returncode:
             return state
-        facts = dict(re.findall(r"^\s*([a-z ]+) = (.*)$", done.stdout, re.MULTILINE))
+        # blocks further in, as of its coalitions, have states of their own
+        facts = dict(re.findall(r"^\t([a-z ]+) = (.*)$", done.stdout, re.MULTILINE))
         state.enabled = state.installed
         state.active = "active" if facts.get("state") == "running" else "inactive"
         state.pid = int(facts.get("pid", "0"))
         state.restarts = max(0, int(facts.get("runs", "1")) - 1)
         code = facts.get("last exit code", "")
-        state.told = f"last exit code {code}" if code.isdigit() else ""
+        state.told = f"last exit code {code}" if code[:1].isdigit() else ""
         return state
 
     def logs(self, wanted: Logs) -> list[str]:
-        """Return a `tail` of the daemon's own log; launchd keeps none."""
+        """Return a `tail` of the daemon's logs; launchd keeps none."""
         if wanted.since or wanted.fields or wanted.json:
             raise CallError(
                 "UNSUPPORTED",
@@ -153,7 +161,11 @@ class Launchd:
             )
         words = ["tail", "-n", str(wanted.lines)]
         # -F: goes on with the next file when the daemon rotates
-        return [*words, *(["-F"] if wanted.follow else []), str(self._own_log())]
+        # what ends it before its own log is open, as wrong configuration, is elsewhere
+        both = (self._log(), self._own_log())
+        files = [one for one in both if one.is_file() and one.stat().st_size]
+        files = files or [self._own_log()]
+        return [*words, *(["-F"] if wanted.follow else []), *map(str, files)]
 
     def _own_log(self) -> Path:
         return self._places.state / "log" / "holdfastd.log"
@@ -166,9 +178,18 @@ class Launchd:
 
     def _found(self) -> str:
         try:
-            return self.path.read_text("utf-8")
+            found = self.path.read_bytes()
+            if found.startswith(_BINARY):
+                found = plistlib.dumps(plistlib.loads(found))
+            return found.decode("utf-8", "replace")
         except FileNotFoundError:
             return ""
+        except (OSError, ValueError) as error:
+            raise CallError(
+                "DAEMON_UNAVAILABLE",
+                f"{self.path} can't be read: {error}",
+                hint="move it away, and install anew; nothing was started",
+            ) from None
 
     def _loaded(self) -> bool:
         return self._run("print", self._name()).returncode == 0

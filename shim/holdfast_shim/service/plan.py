@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from holdfast_shim.errors import CallError
@@ -28,7 +29,9 @@ class Plan(NamedTuple):
 # Where the daemon keeps its things; told to the service only where they are not usual.
 _XDG = ("XDG_CONFIG_HOME", "XDG_STATE_HOME")
 # A service is not one of many worlds: it has the standard places.
-_OWN = ("HOLDFAST_SOCKET", "HOLDFAST_STATE_DIR", "HOLDFAST_CONFIG")
+OWN = ("HOLDFAST_SOCKET", "HOLDFAST_STATE_DIR", "HOLDFAST_CONFIG")
+# No file of a manager takes these: line breaks and their like, and bytes of no UTF-8.
+_UNTOLD = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def environment_of(env: dict[str, str]) -> dict[str, str]:
@@ -37,7 +40,7 @@ def environment_of(env: dict[str, str]) -> dict[str, str]:
     Raises:
         CallError: It names places of its own for the daemon.
     """
-    for name in _OWN:
+    for name in OWN:
         if env.get(name):
             raise CallError(
                 "INVALID_ARGUMENT",
@@ -47,7 +50,11 @@ def environment_of(env: dict[str, str]) -> dict[str, str]:
                 metadata={"field": name},
             )
     kept = {name: env[name] for name in _XDG if env.get(name, "").startswith("/")}
-    path = [part for part in env.get("PATH", "").split(":") if part.startswith("/")]
+    path = [
+        part
+        for part in env.get("PATH", "").split(":")
+        if part.startswith("/") and not _UNTOLD.search(part)
+    ]
     if path:
         kept["PATH"] = ":".join(dict.fromkeys(path))
     return kept

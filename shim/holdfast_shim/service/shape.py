@@ -49,7 +49,7 @@ class Service(Protocol):
 
     @property
     def socket(self) -> Path:
-        """Where the service listens."""
+        """Where the service listens, or the daemon that clients started."""
         ...
 
     def check(self) -> None:
@@ -58,6 +58,10 @@ class Service(Protocol):
 
     def text(self, plan: Plan) -> str:
         """Return what `write` would write."""
+        ...
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that the file in place gives the daemon."""
         ...
 
     def write(self, plan: Plan) -> bool:

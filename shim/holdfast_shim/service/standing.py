@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 10.0
 # Its limit stop_seconds is 5 by default; a forced end comes soon after it.
 END_SECONDS = 30.0
+# So long one that does not answer has, as its limit stop_seconds gives it by default.
+_STUCK_SECONDS = 6.0
 _LOOK_SECONDS = 0.05
 _DRAIN_LOOK_SECONDS = 0.25
 _PS_SECONDS = 5.0
@@ -153,14 +155,35 @@ async def drained(
         await asyncio.sleep(_DRAIN_LOOK_SECONDS)
 
 
-def end(pid: int, socket: Path) -> None:
+def end(pid: int, socket: Path, *, stuck: bool = False) -> None:
     """End a daemon as its user would, and wait until its place is free. Blocks.
+
+    Args:
+        pid: Its process.
+        socket: Where it serves.
+        stuck: It does not answer: it is killed where it does not end soon.
 
     Raises:
         CallError: It is not ours to end, or does not end.
     """
+    _signal(pid, signal.SIGTERM)
+    limit = time.monotonic() + (_STUCK_SECONDS if stuck else END_SECONDS)
+    while not _gone(pid) or not free(socket):
+        if stuck and time.monotonic() >= limit:
+            _signal(pid, signal.SIGKILL)
+            stuck, limit = False, time.monotonic() + END_SECONDS
+        if time.monotonic() >= limit:
+            raise CallError(
+                "DAEMON_UNAVAILABLE",
+                f"the daemon (process {pid}) did not end within {END_SECONDS:g} s",
+                hint=f"look at its log, or `kill -KILL {pid}`",
+            )
+        time.sleep(_LOOK_SECONDS)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
     try:
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, number)
     except ProcessLookupError:
         pass  # it went by itself
     except PermissionError:
@@ -169,15 +192,6 @@ def end(pid: int, socket: Path) -> None:
             f"the daemon (process {pid}) belongs to somebody else",
             hint="run this as its user",
         ) from None
-    limit = time.monotonic() + END_SECONDS
-    while not _gone(pid) or not free(socket):
-        if time.monotonic() >= limit:
-            raise CallError(
-                "DAEMON_UNAVAILABLE",
-                f"the daemon (process {pid}) did not end within {END_SECONDS:g} s",
-                hint=f"look at its log, or `kill -KILL {pid}`",
-            )
-        time.sleep(_LOOK_SECONDS)
 
 
 def _gone(pid: int) -> bool:
@@ -223,6 +237,15 @@ def free(socket: Path) -> bool:
         except BlockingIOError:
             return False
     return True
+
+
+def holder(socket: Path) -> int:
+    """Return the process that holds the place of `socket`; 0: none that is known."""
+    if free(socket):
+        return 0
+    with contextlib.suppress(OSError, ValueError):  # it goes just now
+        return int(Path(f"{socket}.lock").read_text("ascii"))
+    return 0
 
 
 def tidy(socket: Path) -> bool:

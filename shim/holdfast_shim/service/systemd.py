@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast_shim.errors import CallError
+from holdfast_shim.places import PlaceError, places
 from holdfast_shim.service import unit
+from holdfast_shim.service.plan import OWN
 from holdfast_shim.service.shape import State
 
 if TYPE_CHECKING:
@@ -36,12 +38,13 @@ class Systemd:
     def __init__(self, env: Mapping[str, str], home: Path) -> None:
         self._env = dict(env)
         runtime = env.get("XDG_RUNTIME_DIR", "")
-        self._runtime = Path(runtime or f"/run/user/{os.getuid()}")
+        usual = f"/run/user/{os.getuid()}"
+        # relative ones are to be ignored
+        self._runtime = Path(runtime if runtime.startswith("/") else usual)
         self._env["XDG_RUNTIME_DIR"] = str(self._runtime)
-        config = env.get("XDG_CONFIG_HOME", "")
-        self._folder = Path(config if config.startswith("/") else home / ".config")
-        self._folder = self._folder / "systemd" / "user"
-        self._user = pwd.getpwuid(os.getuid()).pw_name
+        self._usual = _usual(env, home)
+        self._folder = self._units(home, env.get("XDG_CONFIG_HOME", ""))
+        self._user = _name(os.getuid())
 
     @property
     def path(self) -> Path:
@@ -50,7 +53,9 @@ class Systemd:
 
     @property
     def socket(self) -> Path:
-        """What `unit.SOCKET` becomes."""
+        """What `unit.SOCKET` becomes; without a unit, where clients look."""
+        if not self.path.is_file():
+            return self._usual
         return self._runtime / "holdfast" / "holdfast.sock"
 
     def check(self) -> None:
@@ -75,6 +80,10 @@ class Systemd:
         if unit.lingers_by_install(self._found()):
             plan = plan._replace(linger=True)
         return unit.text(plan)
+
+    def environment(self) -> dict[str, str]:
+        """Return what the unit in place tells the daemon."""
+        return unit.environment_of(self._found())
 
     def write(self, plan: Plan) -> bool:
         """Write the unit in one step and have the manager read it."""
@@ -201,21 +210,50 @@ class Systemd:
         )
         return [*words, *found, by_id, "+", *found, by_name]
 
+    def _units(self, home: Path, config: str) -> Path:
+        """Return where the manager looks for units: it may not know of our `config`."""
+        usual = home / ".config" / "systemd" / "user"
+        own = Path(config, "systemd", "user") if config.startswith("/") else usual
+        if own == usual:
+            return usual
+        told = self._ask("show", "--property=UnitPath", "--value").stdout
+        return usual if str(usual) in told and str(own) not in told else own
+
     def _found(self) -> str:
         try:
             return self.path.read_text("utf-8")
         except FileNotFoundError:
             return ""
+        except UnicodeDecodeError as error:
+            raise CallError(
+                "DAEMON_UNAVAILABLE",
+                f"{self.path} is no UTF-8 text: {error}",
+                hint="move it away, and install anew; nothing was started",
+            ) from None
         except OSError as error:
             raise _unwritable(self.path, error) from None
 
+    def _file(self) -> Path:
+        """Return the file to be written: where the unit is a link, it stays one."""
+        if not self.path.is_symlink():
+            return self.path
+        file = self.path.resolve()
+        if file == Path(os.devnull):
+            raise CallError(
+                "UNSUPPORTED",
+                f"{unit.NAME} is masked: somebody wants it never to run",
+                hint="`systemctl --user unmask holdfast`, then run this again",
+            )
+        return file
+
     def _put(self, text: str) -> None:
-        new = self.path.with_name(f".{unit.NAME}.new")
+        file = self._file()
+        new = file.with_name(f".{file.name}.new")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             new.write_text(text, "utf-8")
             new.chmod(0o644)
-            new.replace(self.path)
+            new.replace(file)
         except OSError as error:
             new.unlink(missing_ok=True)
             raise _unwritable(self.path, error) from None
@@ -268,6 +306,23 @@ class Systemd:
                 f"`{' '.join(words)}` did not end within {seconds:g} s",
                 hint="`systemctl --user list-jobs` tells what it waits for",
             ) from None
+
+
+def _usual(env: Mapping[str, str], home: Path) -> Path:
+    """Return the standard socket, which is all that a service is for."""
+    standard = {name: value for name, value in env.items() if name not in OWN}
+    try:
+        return places(standard, home, os.getuid()).socket
+    except PlaceError as error:
+        raise CallError("DAEMON_UNAVAILABLE", error.message, hint=error.hint) from error
+
+
+def _name(uid: int) -> str:
+    """Return how a user is called: by number, where no account has it."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _first(said: str) -> str:

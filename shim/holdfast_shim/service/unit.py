@@ -10,6 +10,12 @@ if TYPE_CHECKING:
 
 NAME = "holdfast.service"
 SOCKET = "%t/holdfast/holdfast.sock"
+# systemd refuses a program with one of these in its path, or leaves its `$$` as it is.
+_ODD = re.compile(r"[\x00-\x1f\x7f\"'\\$]")
+# A shell, which takes any path, becomes the program: the process stays the same.
+_BECOME = ("/bin/sh", "-c", 'exec "$0" "$@"')
+# One variable a line, as `text` writes them.
+_ENVIRONMENT = re.compile(r'^Environment=(?:"((?:[^"\\]|\\.)*)"|(\S+))$', re.MULTILINE)
 # systemd knows nothing of it and says nothing of it: `uninstall` reads it.
 _LINGER = "Linger=by-install"
 
@@ -147,6 +153,16 @@ def command_of(found: str) -> str:
     return said[1] if said else ""
 
 
+def environment_of(found: str) -> dict[str, str]:
+    """Return the variables that a unit of ours gives the daemon."""
+    told: dict[str, str] = {}
+    for quoted_, plain in _ENVIRONMENT.findall(found):
+        word = re.sub(r"\\(.)", r"\1", quoted_) if quoted_ else plain
+        name, _, value = word.replace("%%", "%").partition("=")
+        told[name] = value
+    return told
+
+
 def _told(lines: tuple[Line, ...]) -> list[str]:
     out: list[str] = []
     for line in lines:
@@ -157,7 +173,9 @@ def _told(lines: tuple[Line, ...]) -> list[str]:
 
 
 def _command(plan: Plan) -> str:
-    words = [quoted(word, dollar=True) for word in plan.command]
+    odd = _ODD.search(plan.command[0]) is not None
+    said = (*_BECOME, *plan.command) if odd else plan.command
+    words = [quoted(word, dollar=True) for word in said]
     return " ".join([*words, "--socket", SOCKET])
 
 
