@@ -24,7 +24,9 @@ _ROUNDS = 3
 _GCM = ("-c", "aes128-gcm@openssh.com")
 # Of the time of scp: 1.5 times its throughput, as fast as with gcm, and half of its
 # time for a tree.
-_BARS = {"scp": 1 / 1.5, "gcm": 1.0, "tree": 0.5}
+_BARS = {"scp": 1 / 1.5, "gcm": 1.0, "sure": 1.0, "tree": 0.5}
+# What our copies end with, too: both sides add up what they have, at the same time.
+_SURE = ("openssl", "dgst", "-sha256", "-r")
 
 
 def _fill(source: Path) -> None:
@@ -79,8 +81,10 @@ def _drop_large(place: Path) -> None:
         place.unlink()
 
 
-def _theirs(sshd: Sshd, source: Path, place: Path, way: str, *more: str) -> float:
-    """Return the time of scp."""
+def _theirs(
+    sshd: Sshd, source: Path, place: Path, way: str, *more: str, sure: bool = False
+) -> float:
+    """Return the time of scp; `sure`: until both sides' checksums agree."""
     place = _anew(place)
     ends = [str(source), f"box:{place}"]
     if way == "download":
@@ -89,6 +93,13 @@ def _theirs(sshd: Sshd, source: Path, place: Path, way: str, *more: str) -> floa
     subprocess.run(
         ["scp", "-q", "-r", "-F", str(sshd.config), *more, *ends], check=True
     )
+    if sure:
+        there, here = (place, source) if way == "upload" else (source, place)
+        far = ["ssh", "-F", str(sshd.config), "box", *_SURE, str(there)]
+        with subprocess.Popen(far, stdout=subprocess.PIPE) as adding:
+            ours = subprocess.run([*_SURE, str(here)], check=True, capture_output=True)
+            theirs, _ = adding.communicate()
+        assert ours.stdout.split()[0] == theirs.split()[0]
     taken = time.perf_counter() - begun
     _drop_large(place)
     return taken
@@ -119,12 +130,16 @@ def transfer_figures(root: Path) -> list[Figure]:
             for way in WAYS:
                 large, tree = source / "large", source / "tree"
                 rows: dict[str, list[float]] = {
-                    name: [] for name in ("large", "scp", "gcm", "tree", "scp -r")
+                    name: []
+                    for name in ("large", "scp", "gcm", "sure", "tree", "scp -r")
                 }
                 for _ in range(_ROUNDS):
                     rows["large"].append(asyncio.run(_ours(world, large, place, way)))
                     rows["scp"].append(_theirs(sshd, large, place, way))
                     rows["gcm"].append(_theirs(sshd, large, place, way, *_GCM))
+                    rows["sure"].append(
+                        _theirs(sshd, large, place, way, *_GCM, sure=True)
+                    )
                     rows["tree"].append(asyncio.run(_ours(world, tree, place, way)))
                     rows["scp -r"].append(_theirs(sshd, tree, place, way))
                 what = f"{way} of {size} by `ssh_copy`, against"
@@ -135,6 +150,12 @@ def transfer_figures(root: Path) -> list[Figure]:
                         rows["large"],
                         rows["gcm"],
                         "gcm",
+                    ),
+                    _figure(
+                        f"{what} that and `{' '.join(_SURE[:3])}` at both ends",
+                        rows["large"],
+                        rows["sure"],
+                        "sure",
                     ),
                     _figure(
                         f"{way} of {_FILES} files of 1 KiB, against `scp -r`",

@@ -140,7 +140,11 @@ def _install(directory: Path, wanted: bytes) -> None:
 
 @contextlib.contextmanager
 def running(
-    words: Sequence[str], *, environment: Mapping[str, str], cwd: Path | None = None
+    words: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    cwd: Path | None = None,
+    stdin: int = subprocess.DEVNULL,
 ) -> Generator[subprocess.Popen[str]]:
     """Run a client until the block ends; then nothing of it is left."""
     search = environment["PATH"]
@@ -150,7 +154,7 @@ def running(
         [program, *words[1:]],
         env=dict(environment),
         cwd=cwd,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

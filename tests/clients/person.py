@@ -53,7 +53,9 @@ class Person:
             seconds=seconds,
         )
 
-    def running(self, *words: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    def running(
+        self, *words: str, stdin: int = subprocess.DEVNULL
+    ) -> AbstractContextManager[subprocess.Popen[str]]:
         """Run a client until the block ends."""
         environment = self.environment | self.more
-        return running(words, environment=environment, cwd=self.project)
+        return running(words, environment=environment, cwd=self.project, stdin=stdin)

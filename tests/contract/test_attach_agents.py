@@ -77,5 +77,5 @@ async def test_what_starts_a_command_is_not_seen(
             assert re.search(rb"/holdfast-|/kept/s", plain) is None, plain
             assert re.search(rb"'/[a-z]\b", plain) is None, plain
             await ssh.told("ssh_session_close", session="one", force=True)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(40):
                 await person.ended()

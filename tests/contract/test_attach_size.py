@@ -11,6 +11,7 @@ import pytest
 from fakes.playhouse import Playhouse, Stage
 from fakes.served import info_of, metadata
 from fakes.terminal import sitting
+from fakes.watch import moment
 from fakes.world import program
 from holdfast.v1 import exec_pb2, session_pb2, session_pb2_grpc
 from holdfast_daemon.errors import LinkError, Reason
@@ -53,7 +54,7 @@ class Slow:
             self.at_once -= 1
 
     async def was_asked(self, times: int) -> None:
-        async with asyncio.timeout(20), self._changed:
+        async with asyncio.timeout(40), self._changed:
             await self._changed.wait_for(lambda: len(self.asked) >= times)
 
 
@@ -92,6 +93,16 @@ async def begin(stub: Any, who: Any = ME, size: tuple[int, int] = (80, 24)) -> A
     await call.write(Request(start=start))
     assert (await call.read()).HasField("attached")
     return call
+
+
+async def quiet(slow: Slow) -> None:
+    """Return once no other size is asked for any more."""
+    async with asyncio.timeout(40):
+        before = -1
+        while before < len(slow.asked):
+            before = len(slow.asked)
+            for _ in range(25):
+                await moment()
 
 
 def failed() -> LinkError:
@@ -169,6 +180,69 @@ async def test_a_size_is_not_forced_on_who_has_the_keyboard(
     await stage.until(lambda: (stage.cols, stage.rows) == (77, 22))
     call.cancel()
     other.cancel()
+
+
+async def test_who_is_left_has_their_size_again(
+    stub: Any, stage: Stage, slow: Slow
+) -> None:
+    """SE-20, NF-04: without a key typed, once the other person has gone."""
+    call = await begin(stub)
+    other = await begin(stub, OTHER, (90, 30))
+    async with asyncio.timeout(40):
+        for _ in (call, other):
+            await stage.watching.acquire()
+    await stage.until(lambda: stage.cols == 90)
+    await other.write(Request(detach=True))
+    await stage.until(lambda: (stage.cols, stage.rows) == (80, 24))
+    await quiet(slow)
+    call.cancel()
+    other.cancel()
+
+
+async def test_a_size_that_an_agent_gives_does_not_stay(
+    stub: Any, stage: Stage, slow: Slow
+) -> None:
+    """SE-20, NF-04: while a person has the keyboard it is theirs."""
+    call = await begin(stub)
+    for _ in range(3):
+        await stage.resize(120, 24)
+        await stage.until(lambda: (stage.cols, stage.rows) == (80, 24))
+    await quiet(slow)
+    call.cancel()
+    await stage.until(lambda: not stage.keyboard.client)
+    await stage.resize(120, 24)
+    assert stage.cols == 120
+
+
+async def test_a_size_given_while_one_arrives_does_not_stay(
+    stub: Any, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SE-20, NF-04: before one is told what happens."""
+    draw = stage.picture
+
+    async def picture() -> tuple[bytes, int]:
+        await stage.resize(120, 24)
+        return await draw()
+
+    monkeypatch.setattr(stage, "picture", picture)
+    call = await begin(stub)
+    await stage.until(lambda: (stage.cols, stage.rows) == (80, 24))
+    call.cancel()
+
+
+async def test_two_that_both_have_the_keyboard_do_not_fight_for_ever(
+    stub: Any, stage: Stage, slow: Slow
+) -> None:
+    """SE-20, NF-04: two terminals of one instance, both of which have it."""
+    call = await begin(stub)
+    twin = await begin(stub, ME, (90, 30))
+    await twin.write(sized(77, 22))
+    await slow.was_asked(5)
+    await quiet(slow)
+    assert len(slow.asked) < 40
+    assert (stage.cols, stage.rows) in {(80, 24), (77, 22)}
+    call.cancel()
+    twin.cancel()
 
 
 async def test_a_fault_of_ours_ends_the_call_and_is_told(

@@ -193,6 +193,68 @@ async def test_a_full_screen_program_is_drawn_and_not_written_over(
     await stage.until(lambda: stage.output.endswith(b"\x1b[?1049l$ "))
 
 
+async def test_keys_and_cursor_are_set_back_as_an_editor_left_them(
+    house: Playhouse, stage: Stage
+) -> None:
+    """SE-20: or Ctrl-C would print `27;5;99~` in the person's own shell."""
+    editor = (
+        r"printf '\033[>1u\033[?1049h\033[>5u\033[>1u\033[<u'; printf '\033[=3;1u';"
+        r" printf '\033[>4;2m\033[6 q\033[?2048h\033[?2026h%s' re''ady; read x"
+    )
+    async with sitting() as person:
+        await attach(house, person, "build")
+        person.type(editor + "\r")
+        await person.until("2026hready")
+        person.type("\r~.")
+        assert await person.ended() == 0
+        shown = await rest(person)
+    undone = shown[shown.rindex(b"ready") :]
+    # both screens have keys of their own
+    first, left, second = undone.partition(b"\x1b[?1049l")
+    assert left
+    assert b"\x1b[<1u\x1b[=0u" in first
+    assert b"\x1b[<1u" in second
+    for back in (b"[>4m", b"[0 q", b"[?2048l", b"[?2026l", b"(B"):
+        assert b"\x1b" + back in undone
+    async with sitting() as person:
+        await attach(house, person, "build")
+        person.type("~.")
+        assert await person.ended() == 0
+        shown = await rest(person)
+    for back in (b"u\x1b", b"[>4m", b"[0 q"):
+        assert back not in shown
+
+
+async def test_who_watches_with_no_stdin_finds_the_terminal_as_it_was(
+    house: Playhouse, stage: Stage
+) -> None:
+    """NF-05: as in `while read S; do holdfast attach --watch "$S"; done <names`."""
+    await stage.feed(b"printf '\\033[?1049h\\033[?25lfu''ll'; read x; exit 3\n")
+    await stage.until(lambda: stage.output.endswith(b"full"))
+    async with sitting() as person:
+        line = 'exec "$@" </dev/null'
+        words = (program("holdfast"), "--no-autostart", "attach", "--watch", "build")
+        await person.run("/bin/sh", "-c", line, "sh", *words, env=house.environment)
+        await person.until(r"\x1b\[\?1049h")
+        await person.until("full")
+        await stage.feed(b"\n")
+        await person.until(r"\x1b\[\?1049l\x1b\[\?25h")
+        await person.until("ended: exit 3")
+        assert await person.ended() == 3
+
+
+async def test_a_terminal_that_was_reset_shows_again_what_happens(
+    house: Playhouse, stage: Stage
+) -> None:
+    """NF-05: after a full-screen program was killed, and `reset` typed."""
+    async with sitting() as person:
+        await attach(house, person, "build")
+        person.type("printf '\\033[?1049h'; printf '\\033c%s\\n' pla''in\r")
+        await person.until("plain")
+        await stage.tell(RunBegan("j9", "claude/2", "true"))
+        await person.until("claude/2 runs: true")
+
+
 async def test_what_happens_in_a_full_screen_is_told_after_it(
     house: Playhouse, stage: Stage
 ) -> None:
@@ -291,6 +353,7 @@ async def test_a_signal_leaves_and_sets_the_terminal_back(
     assert stage.running
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("how", ["kill", "window"])
 async def test_a_terminal_that_dies_frees_the_keyboard(
     house: Playhouse, stage: Stage, how: str

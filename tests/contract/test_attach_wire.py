@@ -52,7 +52,7 @@ async def begin(stub: Any, start: Request = START, who: Any = ME) -> Any:
 
 async def until(call: Any, kind: str) -> Any:
     """Return the next frame of a kind."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while True:
             frame = await call.read()
             assert frame is not grpc.aio.EOF, f"it ended before {kind}"
@@ -61,7 +61,7 @@ async def until(call: Any, kind: str) -> Any:
 
 
 async def refusal(call: Any) -> grpc.aio.AioRpcError:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         try:
             while await call.read() is not grpc.aio.EOF:
                 continue
@@ -138,6 +138,7 @@ async def test_the_keyboard_is_taken_from_an_agent_and_who_had_it_is_told(
     await stage.until(lambda: not stage.keyboard.client)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("how", ["detach", "end of input", "cancel"])
 async def test_however_one_leaves_the_keyboard_is_free(
     stub: Any, stage: Stage, how: str
@@ -214,7 +215,7 @@ async def test_who_reads_nothing_holds_nobody(stub: Any, stage: Stage) -> None:
     stalled = await begin(stub, WATCH)
     call = await begin(stub)
     await call.write(Request(keys=b"yes | head -c 6000000; echo; echo do''ne\n"))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(100):
         while b"done" not in (await until(call, "output")).data:
             continue
     await call.write(Request(detach=True))

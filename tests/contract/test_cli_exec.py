@@ -276,7 +276,7 @@ async def test_interrupts_free_us_from_a_reader_that_never_reads(
     process = await daemon.begin("exec", "-n", "web1", "--", "yes", stdout=write)
     os.close(write)
     job = await daemon.job()
-    async with asyncio.timeout(20), job.grown:
+    async with asyncio.timeout(40), job.grown:
         await job.grown.wait_for(lambda: job.total > 32 * MIB)
     process.send_signal(signal.SIGINT)
     await job.ended()

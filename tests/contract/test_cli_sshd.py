@@ -8,13 +8,17 @@ import select
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from fakes.tools import served
+from fakes.watch import until
 from fakes.world import PATIENCE, program
 
 if TYPE_CHECKING:
+    from fakes.sshd import Sshd
     from fakes.world import World
 
 pytestmark = pytest.mark.needs_sshd
@@ -66,6 +70,34 @@ def test_the_document_is_that_of_ssh_exec(world: World) -> None:
     assert world.cli("job", found["job_id"], "--follow").stdout == b"hi\n"
     assert world.cli_json("job", found["job_id"])["stdout"] == "hi\n"
     assert world.cli("job", found["job_id"], "--grep", "h").stdout == b"1: hi\n"
+
+
+def test_output_with_a_hole_in_it_passes_for_no_whole_one(
+    sshd: Sshd, tmp_path: Path
+) -> None:
+    """EX-20, NF-10: what was discarded before it was read is told, and no success."""
+    small = "spool_bytes = 1048576\nsegment_bytes = 65536\n"
+    with served(sshd, limits=small) as world:
+        gate = tmp_path / "gate"
+        held = f"echo 1; until [ -e {gate} ]; do sleep 0.05; done; seq 3000000"
+        words = ("exec", "-n", "--durable", "box", "--", held)
+        with begin(world, *words) as process:
+            assert process.stdout is not None
+            # nobody reads on before all of it has come
+            assert process.stdout.readline() == b"1\n"
+            gate.touch()
+            (job,) = world.cli_json("jobs")["jobs"]
+            until(lambda: not world.cli_json("jobs", "--running")["jobs"], "it is over")
+            out, err = process.communicate(timeout=PATIENCE)
+        assert b"were discarded" in err
+        assert out.endswith(b"\n3000000\n")
+        assert process.returncode == 255
+        found = world.cli_json("job", job["job_id"])
+        assert (found["exit_code"], found["truncated"]) == (0, True)
+        assert "were discarded" in found["note"]
+        document = world.cli("--json", *words, check=False)
+        assert json.loads(document.stdout)["truncated"] is True
+        assert document.returncode == 255
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -191,3 +223,81 @@ def test_stopping_what_has_ended_is_told_as_that(world: World) -> None:
     told = world.cli("job", job, "--stop")
     assert b"still runs" not in told.stdout
     assert b"ended" in told.stdout
+
+
+def test_lines_of_a_tail_that_have_no_room_are_told(world: World) -> None:
+    """EX-14: fewer lines than were asked for do not pass for all of them."""
+    found = json.loads(
+        world.cli("--json", "exec", "box", "seq -f %0400.0f 3000").stdout
+    )
+    asked = ("job", found["job_id"], "--tail")
+    told = world.cli(*asked, "2000")
+    shown = told.stdout.splitlines()
+    assert shown[-1].endswith(b"3000")
+    assert len(shown) < 2000
+    assert f"only the last {len(shown)} lines" in told.stderr.decode()
+    assert f"holdfast job {found['job_id']}" in told.stderr.decode()
+    followed = world.cli(*asked, "2000", "--follow")
+    assert (followed.stdout, followed.stderr) == (told.stdout, told.stderr)
+    for few in ("700", "1"):
+        told = world.cli(*asked, few)
+        assert (len(told.stdout.splitlines()), told.stderr) == (int(few), b"")
+    whole = world.cli("job", found["job_id"], "--tail", "5", "--stream", "stderr")
+    assert (whole.stdout, whole.stderr) == (b"", b"")
+
+
+def test_a_job_that_can_not_be_followed_is_told_from_one_that_failed(
+    world: World,
+) -> None:
+    """IN-08: as the help has it, 255 where the code is not the job's own."""
+    for words in (("job", "nope", "--follow"), ("job", "nope", "--follow", "--json")):
+        told = world.cli(*words, check=False)
+        assert told.returncode == 255
+        assert b"there is no job" in told.stdout + told.stderr
+    full = 'exec "$@" >/dev/full'
+    script = "echo begun; sleep 100"
+    with begin(world, "--no-autostart", "exec", "-n", "box", script) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"begun\n"
+        (job,) = world.cli_json("jobs", "--running")["jobs"]
+        line = (program("holdfast"), "--no-autostart", "job", job["job_id"], "-f")
+        done = subprocess.run(
+            ["sh", "-c", full, "sh", *line],
+            env=world.environment,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 255
+        assert b"No space left on device" in done.stderr
+        with begin(world, *line[1:]) as following:
+            assert following.stdout is not None
+            assert following.stdout.readline() == b"begun\n"
+            world.kill()
+            _, said = following.communicate(timeout=PATIENCE)
+        assert following.returncode == 255
+        assert b"the connection to the holdfast daemon ended" in said
+        assert running.wait(PATIENCE) == 255
+    told = world.cli("--no-autostart", "job", job["job_id"], "--follow", check=False)
+    assert told.returncode == 69
+
+
+def test_a_copy_names_its_host_as_every_call_does(
+    world: World, sshd: Sshd, tmp_path: Path
+) -> None:
+    """FI-01: ssh://HOST:PORT was taken for a host whose name is ssh."""
+    (tmp_path / "a").write_text("content")
+    for number, host in enumerate(("ssh://box", f"ssh://box:{sshd.port}")):
+        there = f"{tmp_path}/there {number}"
+        world.cli("copy", str(tmp_path / "a"), f"{host}{there}")
+        assert Path(there).read_text() == "content"
+        world.cli("copy", f"{host}{there}", f"{tmp_path}/here{number}")
+        assert (tmp_path / f"here{number}").read_text() == "content"
+    (tmp_path / "d").mkdir()
+    world.cli("sync", f"ssh://box{tmp_path}/d", f"{tmp_path}/e")
+    assert (tmp_path / "e").is_dir()
+    told = world.cli("copy", "ssh://box/~/no-such", str(tmp_path / "f"), check=False)
+    assert (told.returncode, told.stdout) == (1, b"")
+    assert b"there is no " in told.stderr
+    assert b"/~" not in told.stderr

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,6 +140,35 @@ def test_errors_name_verbs_and_no_tools(world: World, tmp_path: Path) -> None:
     assert b"from 0 to 31536000" in told.stderr
     assert b"correct SSH_DEFAULT_TIMEOUT_SEC in your environment" in told.stderr
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "d", tmp_path / "f"]
+
+
+def test_errors_name_options_and_no_arguments_of_tools(
+    world: World, sshd: Sshd, tmp_path: Path
+) -> None:
+    """IN-08: what an agent is told to set is an option for a person."""
+    (tmp_path / "f").write_text("x")
+    config = tmp_path / "config"
+    odd = "Host none\n  SessionType none\nHost far\n  RemoteCommand top\n"
+    config.write_text(odd + sshd.config.read_text().replace("Host box", "Host *"))
+    world.stop()
+    world.environment["HOLDFAST_SSH_CONFIG"] = str(config)
+    world.start()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        slow = ("-p", str(silent.getsockname()[1]), "box", "true")
+        for words, option in (
+            (("copy", str(tmp_path / "f"), f"box:{tmp_path}/no/such"), "in a slash"),
+            (("exec", "-o", "ConnectTimeout=1", *slow), "-o ConnectTimeout=SECONDS"),
+            (("exec", "--timeout", "1", *slow), "raise --timeout"),
+            (("exec", "none", "true"), "-o SessionType=default"),
+            (("exec", "far", "true"), "-o RemoteCommand=none"),
+        ):
+            said = world.cli(*words, check=False).stderr.decode()
+            assert option in said.lower() or option in said, said
+            wrong = r"make_parents|_seconds|connect\.options"
+            assert not re.search(wrong, said), said
+    mended = (("none", "SessionType=default"), ("far", "RemoteCommand=none"))
+    for host, option in mended:
+        assert world.cli("exec", "-o", option, host, "echo on").stdout == b"on\n"
 
 
 def test_a_recording_is_not_found_by_an_empty_name(

@@ -64,7 +64,7 @@ class Screen:
             if found := re.search(pattern, self.shown):
                 self.shown = self.shown[found.end() :]
                 return found
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(40):
                 self.shown += await asyncio.to_thread(os.read, self.ours, 4096)
 
     async def ended(self) -> int:
@@ -107,6 +107,19 @@ async def test_a_new_size_reaches_the_command(
     screen.resize(77, 22)
     await screen.until(rb"22 77")
     assert await screen.ended() == 5
+
+
+async def test_a_size_that_changes_before_the_command_begins_reaches_it(
+    daemon: LocalDaemon, screen: Screen
+) -> None:
+    """EX-10: a login may take long; the command was left with the size of before."""
+    script = "until test \"$(stty size)\" = '22 77'; do sleep 0.05; done; exit 5"
+    await screen.run(daemon, "exec", "-t", "slow.example", "--", script)
+    await daemon.job()
+    screen.resize(77, 22)
+    daemon.let_in.set()
+    async with asyncio.timeout(40):
+        assert await screen.ended() == 5
 
 
 async def test_keys_pass_raw_and_the_terminal_is_restored(

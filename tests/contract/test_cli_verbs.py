@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket as sockets
 import subprocess
 import sys
 import tomllib
@@ -95,6 +96,19 @@ async def test_a_job_is_shown_byte_for_byte_on_both_outputs(
     told = await daemon.cli("job", running.job_id)
     assert told.out == b"begun\n"
     assert b"still runs" in told.err
+
+
+async def test_of_output_that_was_discarded_meanwhile_nothing_later_is_shown(
+    daemon: LocalDaemon,
+) -> None:
+    """EX-14: what was there when it was asked for has gone, the next is not of it."""
+    job = await begin(daemon, "printf 0123456789; sleep 1000", wait=False)
+    one = daemon.jobs[job]
+    async with one.grown:
+        await one.grown.wait_for(lambda: bool(one.chunks))
+    one.chunks[0].next_offset = 25
+    told = await daemon.cli("job", job)
+    assert (told.code, told.out) == (0, b"")
 
 
 async def test_a_job_is_followed_to_its_own_exit_code(daemon: LocalDaemon) -> None:
@@ -324,6 +338,41 @@ async def test_hosts_and_jobs_complete_from_a_daemon_that_runs(
     assert await offered("exec", "-t", "d") == ["db1"]
     assert "hosts" in await offered("ho")
     assert "--follow" in await offered("job", "--fo")
+
+
+@pytest.mark.parametrize("when", ["completing", "loading"])
+def test_an_interrupt_is_no_traceback(short_path: Path, when: str) -> None:
+    """IN-08: also before anything was asked, and where a Tab waits for a daemon."""
+    run, here = short_path / "run", short_path / "here"
+    run.mkdir(mode=0o700)
+    line = [program("holdfast"), "--socket", str(run / "x.sock"), "exec", "b"]
+    environment = {**os.environ, "COMP_WORDS": " ".join(line), "COMP_CWORD": "4"}
+    if when == "completing":
+        environment["_HOLDFAST_COMPLETE"] = "bash_complete"
+    else:
+        os.mkfifo(here)
+        script = f"import time; open({str(here)!r}, 'w').close(); time.sleep(99)"
+        (short_path / "click.py").write_text(script)
+        environment["PYTHONPATH"] = str(short_path)
+    old = os.umask(0o177)
+    with sockets.socket(sockets.AF_UNIX) as server:
+        server.bind(str(run / "x.sock"))
+        os.umask(old)
+        server.listen()
+        process = subprocess.Popen(
+            line, env=environment, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        if when == "completing":
+            # to see who is there, then to ask
+            with server.accept()[0], server.accept()[0]:
+                process.send_signal(signal.SIGINT)
+                said = process.communicate(timeout=20)
+        else:
+            here.read_bytes()
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (130, (b"", b""))
 
 
 def test_asking_for_help_loads_neither_grpc_nor_rich() -> None:

@@ -141,7 +141,7 @@ async def test_what_the_host_keeps_is_not_waited_for(
     await fresh.until(job, "up")
     error = await fresh.refused("ssh_disconnect", target="box")
     assert "kept on the host go on there" in error["hint"]
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(40):
         ended = await fresh.told("ssh_disconnect", target="box", force=True)
     assert (ended["closed"], ended["jobs_ended"]) == (True, 0)
     assert (await fresh.read(job, offset=0))["status"] == "running"

@@ -131,6 +131,7 @@ async def test_cut_in_the_middle(ways: Ways, proxy: Proxy) -> None:
 
     try:
         await soon(arrived, "some of it is there", 30)
+        proxy.throttle(MIB / 16)
         assert ways.left() != ["disk"]
         proxy.rst()
     finally:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
 
+from fakes.account import login
 from fakes.copying import WAYS, Ways
 from fakes.foreign_host import ForeignHost, ios
 from fakes.proxy import Proxy
@@ -172,6 +174,8 @@ async def test_a_server_that_can_not_replace(tmp_path: Path) -> None:
         ("download", "none"),
         ("download", "last"),
         ("download", "source"),
+        ("download", "zeros"),
+        ("upload", "zeros"),
     ],
 )
 async def test_what_an_earlier_call_brought(
@@ -180,7 +184,8 @@ async def test_what_an_earlier_call_brought(
     """NF-15: it is compared before it is used, and never trusted for its length.
 
     What came from a host lies on this machine, under the size and time of its source:
-    of that only the last is compared, for all of it would have to come again.
+    of that only the last is compared, for all of it would have to come again. Zeros
+    are not written: where the part was another, its bytes stood in their place.
     """
     size = 12 * MIB
     with Sshd(tmp_path / "sshd", options=INTERNAL) as sshd, Proxy(sshd.port) as proxy:
@@ -194,6 +199,7 @@ async def test_what_an_earlier_call_brought(
                 proxy.throttle(size / 4)
                 asking = asyncio.create_task(ssh.call("ssh_copy", **ways.filled("big")))
                 await soon(lambda: _part(ways) > size // 4, "some of it is there", 60)
+                proxy.throttle(size / 64)
                 proxy.rst()
                 assert (await asking)["isError"]
                 assert ways.left() != ["big"]
@@ -221,8 +227,13 @@ def _part(ways: Ways) -> int:
 
 def _harm(ways: Ways, harm: str) -> None:
     (part,) = _parts(ways)
+    source = ways.source / "big"
     if harm == "source":
-        (ways.source / "big").write_bytes(os.urandom(9 * MIB))
+        source.write_bytes(os.urandom(9 * MIB))
+    elif harm == "zeros":  # of the same size and time
+        about = source.stat()
+        source.write_bytes(os.urandom(MIB) + bytes(11 * MIB))
+        os.utime(source, ns=(about.st_atime_ns, about.st_mtime_ns))
     elif harm != "none":
         at = 1000 if harm == "early" else part.stat().st_size - 1000
         with part.open("r+b") as file:
@@ -265,3 +276,26 @@ async def test_more_names_than_are_copied(tmp_path: Path, way: str) -> None:
             assert error["reason"] == "INVALID_ARGUMENT"
             assert "more than 100 names" in error["message"]
             assert ways.left() == []
+
+
+@needs_sshd
+async def test_what_nobody_may_write(tmp_path: Path) -> None:
+    """FI-01: a read-only file that goes in stretches failed, but for root."""
+    with (
+        login(tmp_path, "bash") as (sshd, who),
+        served(sshd, more=ROOTS, limits=QUICK) as world,
+    ):
+        async with tools(world, "--results", "structured") as ssh:
+            ways = Ways(ssh, tmp_path, "upload")
+            thin = ways.source / "thin"
+            with thin.open("wb") as file:
+                file.write(b"begin")
+                file.seek(8 * MIB, os.SEEK_CUR)
+                file.write(b"end")
+            thin.chmod(0o444)
+            told = await ways.copy("thin", destination="thin")
+            assert told["status"] == "exited", told
+            there = who.home / "thin"
+            assert there.read_bytes() == thin.read_bytes()
+            assert stat.S_IMODE(there.stat().st_mode) == 0o444
+            assert there.owner() == who.name

@@ -16,6 +16,7 @@ from fakes.sshd import Sshd
 from fakes.terminal import sitting
 from fakes.tools import served
 from fakes.world import World, program
+from holdfast_shim import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,6 +140,15 @@ def test_the_reference_is_what_the_programs_say() -> None:
     pages = ROOT / "docs" / "reference"
     assert (pages / "tools.md").read_text() == module.tools_page()
     assert (pages / "cli.md").read_text() == module.cli_page()
+
+
+def test_every_setting_of_a_client_is_told() -> None:
+    """Design 2: what narrows it or logs it in has to be known to be used."""
+    source = Path(settings.__file__).read_text("utf-8")
+    named = set(re.findall(r'"(SSH_[A-Z_]+)"', source))
+    assert len(named) > 5
+    told = (ROOT / "docs" / "clients.md").read_text("utf-8")
+    assert not [name for name in named if f"`{name}`" not in told]
 
 
 def test_every_page_is_in_the_menu() -> None:

@@ -190,7 +190,7 @@ async def test_what_is_no_ssh_server_is_told(ssh: Tools, habit: Any) -> None:
 
 async def test_a_command_timeout_is_a_result_with_its_type(ssh: Tools) -> None:
     """EX-20: command timeout; the command ran, so there is output and a job."""
-    result = await ssh.run("echo a; sleep 60", target="box", timeout_seconds=0.3)
+    result = await ssh.run("echo a; sleep 60", target="box", timeout_seconds=2)
     assert (result["status"], result["timed_out"]) == ("timed_out", True)
     assert result["job_id"]
 
@@ -225,3 +225,14 @@ async def test_a_full_backlog_does_not_hang_a_call(ssh: Tools) -> None:
             waiting.connect_ex(deaf.getsockname())
         port = deaf.getsockname()[1]
         await refused(ssh, at(port, connect_timeout_seconds=0.5), "CONNECT_TIMEOUT")
+
+
+@pytest.mark.parametrize("seconds", [-1e38, 601, 1e38, 1e300])
+async def test_a_time_that_no_login_may_take_is_refused_as_that(
+    ssh: Tools, seconds: float
+) -> None:
+    """EX-20: whatever its size; nothing ran."""
+    asked = {"target": "box", "connect": {"connect_timeout_seconds": seconds}}
+    error = await ssh.refused("ssh_exec", command="true", **asked)
+    assert (error["reason"], error["ran"]) == ("INVALID_ARGUMENT", "no"), error
+    assert "connect_timeout_seconds" in error["field"]

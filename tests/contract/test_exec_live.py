@@ -87,7 +87,7 @@ async def test_a_start_up_file_that_merges_the_streams_spoils_no_output(
     result = await ssh.run("echo out; echo err >&2; exit 4")
     assert (result["stdout"], result["stderr"]) == ("out\nerr\n", "")
     assert result["exit_code"] == 4
-    result = await ssh.run("sleep 300 & echo $!; wait", timeout_seconds=1)
+    result = await ssh.run("sleep 300 & echo $!; wait", timeout_seconds=3)
     assert (result["status"], "note" in result) == ("timed_out", False)
     assert not alive(int(result["stdout"]))
 
@@ -185,7 +185,7 @@ class Conversation:
 
     async def read(self) -> bool:
         """Take one frame; False after the last."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             frame = await self.call.read()
         if frame is grpc.aio.EOF:
             return False
@@ -224,7 +224,7 @@ async def test_a_signal_that_can_not_be_sent_ends_no_forwarding(
     directory = tmp_path_factory.mktemp("lone")
     limits = (
         f"{QUICK}connections_per_host = 1\nchannels_per_connection = 1\n"
-        "connect_timeout_seconds = 1\nlogin_tries = 1\n"
+        "connect_timeout_seconds = 3\nlogin_tries = 1\n"
     )
     options = {"SetEnv": f"HOME={directory}"}
     with Sshd(directory, options=options) as server, served(server, limits=limits) as w:

@@ -276,6 +276,8 @@ async def test_the_shell_that_was_asked_what_it_is_runs_the_first_command(
     with Sshd(tmp_path / "sshd", options=home) as sshd, served(sshd) as world:
         async with tools(world) as ssh:
             result = await ssh.run(SAME[name])
+            # sshd may be late with its line
+            await soon(lambda: sshd.log.count("Starting session: "), "it is written")
             assert sshd.log.count("Starting session: ") == 1, sshd.log.text
             told = (result["exit_code"], result["stdout"], result["stderr"])
             assert told == judged(sshd, SAME[name])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import stat
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,13 +15,12 @@ import pytest_asyncio
 
 from fakes.account import Account, host_of_accounts
 from fakes.filing import Desk
+from fakes.sshd import Sshd, sshd_binary
 from fakes.tools import served, tools
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
-    from fakes.sshd import Sshd
     from fakes.world import World
 
 pytestmark = [
@@ -28,6 +30,8 @@ pytestmark = [
 ]
 
 PASSWORD = "canary-Fil3 'pass"
+# The number of a group that no system has.
+COMPANY = 61_999
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +125,43 @@ async def test_a_file_of_another_stays_his(
     assert (path.read_text(), path.stat().st_uid) == ("two\n", 0)
 
 
+@pytest.fixture
+def company(tmp_path: Path) -> Iterator[Sshd]:
+    """Run a host that knows a group with a blank in its name."""
+    if sshd_binary() is None:
+        pytest.skip("no sshd here: run packaging/test-packages.sh")
+    settings = tmp_path / "etc"
+    settings.mkdir()
+    for name in ("passwd", "nsswitch.conf", "ld.so.cache"):
+        shutil.copy(f"/etc/{name}", settings)
+    groups = f"{Path('/etc/group').read_text()}domain users:x:{COMPANY}:\n"
+    (settings / "group").write_text(groups)
+    apart = "unshare --mount --propagation private sh -c"
+    # All of it: a mount on the file is gone once another test adds an account.
+    mount = f"mount --bind {settings} /etc"
+    if subprocess.run([*apart.split(), mount], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    forced = f"{apart} '{mount}; exec sh -c \"$SSH_ORIGINAL_COMMAND\"'"
+    with Sshd(tmp_path, options={"ForceCommand": forced}) as one:
+        yield one
+
+
+async def test_a_group_with_a_blank_in_its_name(company: Sshd, tmp_path: Path) -> None:
+    """FI-07: a company's directory has "domain users": its files are listed too."""
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "a: b").write_text("12")
+    os.chown(place / "a: b", 0, COMPANY)
+    with served(company) as world:
+        async with tools(world, "--results", "structured") as ssh:
+            told = await ssh.told(
+                "ssh_dir_list", target="box", path=str(place), detailed=True
+            )
+    (row,) = told["entries"]
+    assert (row["path"], row["owner"]) == ("a: b", "root:domain users")
+    assert row["size_bytes"] == 2
+
+
 async def test_what_may_not_be_read_or_written_is_told(desk: Desk, place: Path) -> None:
     """FI-03, FI-04: the system's own words, the path and the next step."""
     path, closed = place / "roots", place / "closed"
@@ -143,6 +184,49 @@ async def test_what_may_not_be_read_or_written_is_told(desk: Desk, place: Path) 
     told = await desk.told("ssh_dir_list", path=str(place), depth=2)
     assert "1 directories could not be read" in told["note"]
     assert path.read_text() == "x\n"
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def with_grep(desk: Desk, who: Account, place: Path) -> AsyncIterator[None]:
+    """Let the host have grep and no rg, to a connection of its own."""
+    programs, start = place / "bin", who.home / ".bashrc"
+    programs.mkdir()
+    for name in ("sh", "ls", "find", "grep", "head", "readlink", "wc", "cat"):
+        (programs / name).symlink_to(shutil.which(name) or name)
+    before = start.read_text() if start.exists() else ""
+    # bash reads it at the start of a command by ssh
+    start.write_text(f"PATH={programs}\n")
+    await desk.told("ssh_disconnect", force=True)
+    yield
+    start.write_text(before)
+    await desk.told("ssh_disconnect", force=True)
+
+
+async def search_what_is_closed(desk: Desk, place: Path) -> None:
+    looked = place / "looked"
+    (looked / "closed").mkdir(parents=True)
+    (looked / "closed").chmod(0o700)
+    for name in ("roots", "open"):
+        (looked / name).write_text("needle\n")
+    (looked / "roots").chmod(0o600)
+    told = await desk.told("ssh_search", pattern="needle", path=str(looked))
+    assert told["matches"] == [{"path": f"{looked}/open"}]
+    assert told["note"] == "2 files or directories could not be searched"
+    told = await desk.told("ssh_search", pattern="needle", path=f"{looked}/open")
+    assert "note" not in told
+
+
+async def test_what_rg_could_not_search_is_told(desk: Desk, place: Path) -> None:
+    """FI-08: "no match" was all that was told of files that could not be read."""
+    if shutil.which("rg") is None:
+        pytest.skip("no rg here: run packaging/test-packages.sh")
+    await search_what_is_closed(desk, place)
+
+
+@pytest.mark.usefixtures("with_grep")
+async def test_what_grep_could_not_search_is_told(desk: Desk, place: Path) -> None:
+    """FI-08: the same where the host has no rg."""
+    await search_what_is_closed(desk, place)
 
 
 async def test_files_of_root_by_sudo(desk: Desk, place: Path) -> None:

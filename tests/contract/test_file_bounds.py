@@ -80,6 +80,25 @@ async def test_what_takes_too_long_is_ended_on_the_host(desk: Desk, slow: Path) 
     await soon(lambda: gone(number), "it was ended")
 
 
+async def test_a_large_file_is_added_to_without_its_sum(desk: Desk, slow: Path) -> None:
+    """FI-04, NF-17: the sum took longer than the call, which was told as unknown."""
+    pid = desk.place / "pid"
+    program = slow / "sha256sum"
+    program.write_text(SLOW.format(pid=pid))
+    program.chmod(0o755)
+    path = desk.place / "log"
+    path.write_text("x" * 10_000)
+    try:
+        told = await desk.told(
+            "ssh_file_write", path=str(path), content="one\n", mode="append"
+        )
+    finally:
+        program.unlink()
+    assert (told["bytes_written"], told["sha256"]) == (4, "")
+    assert path.read_text() == "x" * 10_000 + "one\n"
+    assert not pid.exists()
+
+
 async def test_an_answer_that_is_too_long_is_cut(desk: Desk) -> None:
     """FI-07, FI-08, FI-09: and said to be; no half name is told."""
     for number in range(900):

@@ -21,7 +21,7 @@ import pytest_asyncio
 
 from fakes.filing import HOSTS, Desk, host_of_files
 from fakes.tools import served, text, tools
-from fakes.watch import records
+from fakes.watch import records, soon
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -466,8 +466,12 @@ async def test_paths_with_secrets_are_guarded_after_links(
     error = await desk.refused("ssh_search", pattern="canary", path=str(link))
     assert error["reason"] == "SENSITIVE_PATH"
     assert key.read_text() == f"{head}canary-key\n"
-    rows = [row for row in records(world) if row["event_type"] == "file_operation"]
-    assert rows[-1]["metadata"]["path"] == str(link)
+
+    def recorded() -> bool:
+        rows = [row for row in records(world) if row["event_type"] == "file_operation"]
+        return bool(rows[-1]["metadata"]["path"] == str(link))
+
+    await soon(recorded, "it is recorded as it was named")
 
 
 async def test_a_full_disk_leaves_the_file_as_it_was(desk: Desk) -> None:

@@ -191,6 +191,19 @@ async def test_names_are_found_by_globs(desk: Desk) -> None:
     assert "raise limit" in told["note"]
 
 
+async def test_what_is_found_behind_a_link_is_there(desk: Desk) -> None:
+    """FI-09: `link/..` is another directory to the host than to who reads the path."""
+    (desk.place / "releases/42").mkdir(parents=True)
+    (desk.place / "releases/app.conf").write_text("found\n")
+    (desk.place / "app.conf").write_text("another\n")
+    (desk.place / "current").symlink_to("releases/42")
+    path = f"{desk.place}/current/.."
+    told = await desk.told("ssh_find", glob="*.conf", path=path)
+    (one,) = told["matches"]
+    read = await desk.told("ssh_file_read", path=one)
+    assert read["content"] == "found\n"
+
+
 async def test_contents_are_searched(desk: Desk) -> None:
     """FI-08: files, lines with context, counts; the same by every program."""
     place = desk.place
@@ -246,6 +259,62 @@ async def test_contents_are_searched(desk: Desk) -> None:
         assert [row["line"] for row in told["matches"]] == lines, pattern
 
 
+async def test_a_named_file_is_searched_whatever_it_holds(desk: Desk) -> None:
+    """FI-08: nothing was found in a log with a NUL in it, though it was there."""
+    path = desk.place / "log"
+    path.write_bytes(b"one\0\0\nneedle\n\0a needle\nnone\n")
+
+    async def search(output: str) -> Any:
+        told = await desk.told(
+            "ssh_search", pattern="needle", path=str(path), output=output
+        )
+        return told["matches"]
+
+    assert await search("files") == [{"path": str(path)}]
+    assert await search("count") == [{"path": str(path), "count": 2}]
+    assert await search("content") == [
+        {"path": str(path), "line": 2, "text": "needle"},
+        {"path": str(path), "line": 3, "text": "␀a needle"},
+    ]
+
+
+async def test_globs_mean_the_same_everywhere(desk: Desk) -> None:
+    """FI-08, FI-09: letters of several bytes, sets, hidden ones, and what rg refuses.
+
+    A place where nothing was found was said to hold none.
+    """
+    place = desk.place
+    plant(place, caf="", DOTgithub__xDOTyml="", DOTgit__yDOTyml="")
+    for name in ("café", "é.txt", "7.yml", "{a", "[b"):
+        (place / name).write_text("")
+    for path in place.rglob("*"):
+        if path.is_file():
+            path.write_text("needle")
+    here = ["7.yml", "[b", "caf", "café", "{a", "é.txt"]
+    for glob, wanted in (
+        ("caf?", ["café"]),
+        ("?.txt", ["é.txt"]),
+        ("[é].txt", ["é.txt"]),
+        ("[!a].txt", ["é.txt"]),
+        ("[[:digit:]].yml", ["7.yml"]),
+        ("{a", ["{a"]),
+        ("[b", ["[b"]),
+        ("*", here),
+    ):
+        told = await desk.told("ssh_find", glob=glob, path=str(place))
+        assert names(place, told) == wanted, glob
+        found = await desk.told(
+            "ssh_search", pattern="needle", glob=glob, path=str(place)
+        )
+        hidden = [".github/x.yml"] if glob == "*" else []
+        assert names(place, found) == hidden + wanted, glob
+    for glob in ("*.yml", "**/*.yml"):
+        found = await desk.told(
+            "ssh_search", pattern="needle", glob=glob, path=str(place)
+        )
+        assert names(place, found) == [".github/x.yml", "7.yml"], glob
+
+
 @pytest.mark.parametrize(
     "pattern", ["-e", "--help", "a'b", 'a"b', "$(id)", "`id`", "\\$HOME", "ü☃", "a b"]
 )
@@ -281,7 +350,10 @@ async def test_long_lines_and_latin_1_are_shown(desk: Desk) -> None:
         ("ssh_search", {"pattern": "a", "limit": 0}, "limit"),
         ("ssh_search", {"pattern": "a", "before": 101}, "before"),
         ("ssh_search", {"pattern": "a", "output": "all"}, "output"),
+        ("ssh_search", {"pattern": "a", "glob": "!*.js"}, "glob"),
+        ("ssh_search", {"pattern": "a", "glob": "a/[z-a]"}, "glob"),
         ("ssh_find", {"glob": " "}, "glob"),
+        ("ssh_find", {"glob": "[z-a]"}, "glob"),
         ("ssh_find", {"glob": "../*"}, "glob"),
         ("ssh_find", {"glob": "{a,~/b}"}, "glob"),
         ("ssh_find", {"glob": "{a,b}" * 7}, "glob"),

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
+from fakes.account import login
 from fakes.filing import Desk, host_of_files
 from fakes.tools import served, tools
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from fakes.tools import Tools
     from fakes.world import World
@@ -104,3 +106,21 @@ async def test_what_can_not_be_done_is_typed(desk: Desk) -> None:
         error = await desk.refused(tool, **arguments)
         assert (error["reason"], error["ran"]) == (reason, "no"), (tool, arguments)
     assert sorted(one.name for one in desk.place.iterdir()) == [".ssh", "a", "fifo"]
+
+
+async def test_a_closed_directory_hides_no_other(tmp_path: Path) -> None:
+    """FI-07: nothing at all was listed where one below could not be read."""
+    with login(tmp_path, "rbash") as (sshd, who), served(sshd) as world:
+        place = who.home / "place"
+        for name in ("closed", "open"):
+            (place / name).mkdir(parents=True)
+            (place / name / "a").touch()
+        (place / "closed").chmod(0o700)
+        async with tools(world, "--results", "structured") as ssh:
+            desk = Desk(ssh, place)
+            told = await desk.told("ssh_dir_list", path=str(place), depth=2)
+            error = await desk.refused("ssh_dir_list", path=str(place / "closed"))
+    assert [row["path"] for row in told["entries"]] == ["closed", "open", "open/a"]
+    assert "SFTP" in told["note"]
+    assert "1 directories could not be read" in told["note"]
+    assert (error["reason"], error["cause"]) == ("FILE_FAILED", "permission")

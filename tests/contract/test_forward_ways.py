@@ -171,6 +171,23 @@ async def test_a_remote_forward_listens_on_the_host(ssh: Tools) -> None:
     await close(ssh, picked["forward_id"])
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+async def test_a_remote_forward_finds_localhost_of_ipv6(
+    world: World, ssh: Tools
+) -> None:
+    """FW-02: a server here that listens on ::1 alone is reached, as by ssh -R."""
+    with serve(echo, host="::1") as port:
+        spec = f"0:localhost:{port}"
+        told = await asyncio.to_thread(world.cli_json, "forward", "box", "-R", spec)
+        assert await asyncio.to_thread(exchange, told["listen"], b"six") == b"six"
+    with dial(told["listen"]) as one:
+        assert one.recv(1) == b""
+    found = await row(ssh, told["forward_id"])
+    assert (found["served"], found["refused"]) == (1, 1)
+    assert found["last_error"] == f"127.0.0.1:{port}: Connection refused"
+    await close(ssh, told["forward_id"])
+
+
 async def test_a_socks_proxy_connects_from_the_host(ssh: Tools) -> None:
     """FW-08: CONNECT, names resolved there, and failures in SOCKS' own words."""
     with serve(echo) as port:

@@ -94,7 +94,7 @@ async def test_half_a_line_without_a_terminal(tmp_path: Path) -> None:
                 )
             assert told.value.ran is Ran.NO
         sink = Collector()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(40):
             line = await runs.start("sone", 3, new_nonce(), "sh", "echo 3", sink)
             assert (await line.ended()).exit_code == 0
         line.forget()

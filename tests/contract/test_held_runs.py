@@ -175,6 +175,38 @@ async def test_what_is_wrong_is_told(sessions: Sessions, shell: str) -> None:
 
 @every_way
 @posix_shell
+async def test_its_end_is_told_wherever_its_output_goes(
+    sessions: Sessions, shell: str
+) -> None:
+    """SE-02: it was waited for until its time was up, and its shell was ended."""
+    one = await sessions.open(shell)
+    for command in ("exec >/dev/null", "exec 2>/dev/null"):
+        told = await one.run(command, timeout_seconds=10)
+        assert (told["status"], told.get("exit_code")) == ("exited", 0), told
+    told = await one.run("sh -c 'exit 5'", timeout_seconds=10)
+    assert (told["status"], told.get("exit_code")) == ("exited", 5), told
+
+
+@every_way
+@every_shell
+async def test_what_users_redefine_is_evaded(sessions: Sessions, shell: str) -> None:
+    """SE-02: functions and aliases by the names of what tells the end."""
+    words = ["alias printf=false", "alias eval=false", "printf() { false; }"]
+    if shell == "fish":
+        words = ["alias printf false", "function eval; false; end"]
+    if shell == "zsh":
+        words.append("emulate sh")
+    for word in words:
+        one = await sessions.open(shell)
+        await one.run(word, timeout_seconds=10)
+        assert await one.out("echo on") == "on\n", word
+        # some hosts have room for one
+        await one.ssh.told("ssh_session_close", session=one.id, force=True)
+        sessions.opened.remove(one.id)
+
+
+@every_way
+@posix_shell
 async def test_a_heredoc_is_taken_as_it_is(sessions: Sessions, shell: str) -> None:
     """SE-02: many lines, quoted and not."""
     one = await sessions.open(shell)
@@ -226,7 +258,7 @@ async def printed(at: Place, job: str) -> dict[Stream, bytes]:
 async def on_disk(at: Place, told: Result) -> dict[Stream, bytes]:
     """Return it once all of it is there."""
     wanted = told["stdout_bytes"] + told["stderr_bytes"]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while True:
             said = await printed(at, told["job_id"])
             if sum(map(len, said.values())) == wanted:
@@ -295,6 +327,7 @@ async def test_what_it_left_behind_writes_into_nobody_s_output(
     await soon(mark.exists, "it went on")
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("name", ["it's", "back\\slash"])
 async def test_a_home_whose_name_can_t_be_typed(tmp_path: Path, name: str) -> None:
     """SE-06: no shell is kept below it, and that is told at once."""
@@ -305,7 +338,7 @@ async def test_a_home_whose_name_can_t_be_typed(tmp_path: Path, name: str) -> No
         Sshd(tmp_path, options={"SetEnv": f'HOME="{given}"'}) as sshd,
         served(sshd) as world,
     ):
-        async with tools(world) as ssh, asyncio.timeout(8):
+        async with tools(world) as ssh, asyncio.timeout(40):
             opened = await ssh.told("ssh_session_open", target="box")
             assert opened["durability"] == "held"
             told = await ssh.told(
@@ -343,7 +376,7 @@ async def test_nothing_of_it_stays_on_the_host(tmp_path: Path) -> None:
             first = await Sessions(ssh, at, "beside").open("bash")
             await first.out("echo one")
             await soon(gone, "after a command")
-            assert (await first.run("sleep 50", timeout_seconds=0.3))["timed_out"]
+            assert (await first.run("sleep 50", timeout_seconds=2))["timed_out"]
             await first.run("exit 3")
             await soon(gone, "after a shell")
             second = await Sessions(ssh, at, "beside").open("dash")

@@ -203,7 +203,7 @@ async def test_ssh_reads_what_was_learnt(sites: Sites, ssh: Tools) -> None:
     command = ("ssh", "-F", str(sites.directory / "config"), "-o", "BatchMode=yes")
     strict = ("-o", "StrictHostKeyChecking=yes", "new-unknown", "exit 7")
     process = await asyncio.create_subprocess_exec(*command, *strict)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         assert await process.wait() == 7
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fakes.asyncssh_server import mute, raw_server
-from fakes.tools import Tools, text, tools
+from fakes.tools import Tools, content, text, tools
 from fakes.watch import moment
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ async def test_a_call_returns_at_its_soft_limit_and_the_command_goes_on(
     """NF-02, EX-16: a handle comes back, with what was printed so far."""
     began = time.monotonic()
     result = await ssh.call(
-        "ssh_exec", command=f"echo early; {gate.wait}; echo late", wait_seconds=0.5
+        "ssh_exec", command=f"echo early; {gate.wait}; echo late", wait_seconds=2
     )
-    assert 0.5 <= time.monotonic() - began < 15
+    assert 2 <= time.monotonic() - began < 20
     told = result["structuredContent"]
     assert (told["status"], told["ok"]) == ("running", False)
     assert told["stdout"] == "early\n"
@@ -157,6 +157,31 @@ async def test_a_reader_that_waits_gets_new_output_before_the_end(
     await ssh.stop(job, signal="KILL")
 
 
+@pytest.mark.parametrize("first", ["echo 20000", "seq 20000"])
+@pytest.mark.parametrize(
+    "look", [{"tail_lines": 1}, {"grep": "20000|more"}, {"stream": "stdout"}]
+)
+async def test_a_look_that_waits_does_so_each_time(
+    ssh: Tools, gate: Gate, first: str, look: dict[str, Any]
+) -> None:
+    """EX-15: for what is new since the last look; only the first one waited."""
+    job = await ssh.start(f"{first}; {gate.wait}; echo more; sleep 300")
+    async with asyncio.timeout(40):
+        while "20000" not in (await ssh.read(job, tail_lines=1))["stdout"]:
+            await moment()
+    await ssh.read(job, **look)
+    begun = time.monotonic()
+    await ssh.read(job, wait_seconds=3, **look)
+    assert time.monotonic() - begun > 2.5
+    waiting = asyncio.create_task(ssh.read(job, wait_seconds=40, **look))
+    gate.open()
+    result = await waiting
+    if "stream" not in look:
+        assert result["stdout"].endswith("more\n")
+    assert result["status"] == "running"
+    await ssh.stop(job, signal="KILL")
+
+
 async def test_each_client_has_a_position_of_its_own(shared: World, ssh: Tools) -> None:
     """NF-03: two agents read one job without eating each other's output."""
     job = str((await ssh.run("seq 1 5", max_output_chars=0))["job_id"])
@@ -196,7 +221,7 @@ async def test_a_position_outlives_the_shim(shared: World, ssh: Tools) -> None:
 
 async def test_what_a_call_showed_is_not_shown_again(ssh: Tools, gate: Gate) -> None:
     """NF-03: reading on after ssh_exec starts where its answer ended."""
-    result = await ssh.run(f"echo a; {gate.wait}; echo b", wait_seconds=0.3)
+    result = await ssh.run(f"echo a; {gate.wait}; echo b", wait_seconds=2)
     assert result["stdout"] == "a\n"
     gate.open()
     rest = await ssh.read(result["job_id"], wait_seconds=20)
@@ -217,7 +242,8 @@ async def test_the_same_request_twice_runs_once(ssh: Tools, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "change", [{"command": "echo other"}, {"cwd": "/"}, {"env": {"A": "1"}}]
+    "change",
+    [{"command": "echo other"}, {"cwd": "/"}, {"env": {"A": "1"}}, {"durable": True}],
 )
 async def test_a_request_id_of_another_command_is_refused(
     ssh: Tools, change: dict[str, Any]
@@ -275,3 +301,40 @@ async def test_a_job_that_is_still_connecting_can_be_stopped(ssh: Tools) -> None
         told = answer["result"]["structuredContent"]
         assert told["status"] == "cancelled"
         assert "exit_code" not in told
+
+
+async def test_jobs_with_long_commands_can_be_listed(shared: World, ssh: Tools) -> None:
+    """NF-12, EX-16: 40 long scripts made a list that no message could carry."""
+    script = f"true {'x' * 120_000}"
+    jobs = [(await ssh.run(script))["job_id"] for _ in range(40)]
+    listed = await ssh.told("ssh_job_list")
+    rows = {row["job_id"]: row["command"] for row in listed["jobs"]}
+    for job in jobs:
+        assert rows[job].startswith("true xxx")
+        assert rows[job].endswith("x…")
+        assert len(rows[job]) == 500
+    assert (await ssh.read(jobs[0]))["command"] == script
+    rows = {row["job_id"]: row["command"] for row in shared.cli_json("jobs")["jobs"]}
+    assert rows[jobs[0]].endswith("x…")
+
+
+async def test_a_list_has_room_in_what_its_client_takes(
+    shared: World, gate: Gate
+) -> None:
+    """NF-12, EX-16: what runs is never left out for what ended, and that is told."""
+    env = {"SSH_MAX_OUTPUT_CHARS": "5000"}
+    async with tools(shared, env=env) as small:
+        running = await small.start(f"{gate.wait}; exit 4")
+        quick = [await small.run(f"true {n} {'x' * 200}") for n in range(30)]
+        answer = await small.call("ssh_job_list")
+        assert len(text(answer)) <= 5000
+        listed = content(answer)
+        ids = [row["job_id"] for row in listed["jobs"]]
+        assert listed["truncated"]
+        assert ids[0] == quick[-1]["job_id"]
+        assert ids[-1] == running
+        assert len(ids) > 8
+        rows = shared.cli_json("jobs")["jobs"]
+        assert len(rows) > 30
+        gate.open()
+        assert (await small.ended(running))["exit_code"] == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fakes.kept import KINDS, kept_on
+from fakes.links import run
 from fakes.watch import alive, soon
 from holdfast_daemon.errors import Reason, StateError
 
@@ -29,6 +31,26 @@ shift 2
 exec /usr/bin/python3 -c 'import os, pty, sys
 sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])) & 255)' "$@"
 """
+# It takes what that of 3.7 takes: what is pasted is made visible, unless -S is given.
+NEW_TMUX = r"""#!/usr/bin/python3
+import os, re, subprocess, sys
+ask = ["/usr/bin/tmux", *sys.argv[1:3]]
+words = sys.argv[3:]
+pasting = [*ask, "list-commands", "paste-buffer"]
+told = subprocess.run(pasting, capture_output=True).stdout
+if b"[-dpr]" in told and words[0] == "list-commands":
+    every = subprocess.run([*ask, *words], capture_output=True, check=True).stdout
+    sys.exit(os.write(1, every.replace(told, told.replace(b"[-dpr]", b"[-dprS]"))) < 0)
+if b"[-dpr]" in told and words[0] == "paste-buffer":
+    if "-S" in words:
+        words.remove("-S")
+    else:
+        name = words[words.index("-b") + 1]
+        data = subprocess.check_output([*ask, "save-buffer", "-b", name, "-"])
+        data = re.sub(rb"[\0-\x08\x0b-\x1f]", lambda m: b"^%c" % (m[0][0] + 64), data)
+        subprocess.run([*ask, "load-buffer", "-b", name, "-"], input=data, check=True)
+os.execv(ask[0], [*ask, *words])
+"""
 
 
 def birth(pid: int) -> str:
@@ -38,7 +60,7 @@ def birth(pid: int) -> str:
 
 
 async def over(line: Line) -> LineEnd:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         return await line.ended()
 
 
@@ -97,6 +119,70 @@ async def test_the_terminal_has_a_size(tmp_path: Path, kind: Kind) -> None:
         await kept.keeper.resize("sone", 101, 33)
         await line.write(b"stty size\n")
         await said.wait_for(b"33 101")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_it_makes_is_as_open_as_by_a_login(
+    tmp_path: Path, kind: Kind
+) -> None:
+    """SE-05: in tmux nobody else could read what was made; ours stays private."""
+    async with kept_on(tmp_path) as kept:
+        async with await kept.pool.lease(kept.keeper.host) as lease:
+            _, plain, _ = await run(lease, "umask")
+        assert plain.strip() != b"0077", "these tests were started with that"
+        _, nonce = await kept.start("sone", kind, shell="/bin/sh")
+        line, said = await kept.attach("sone", nonce)
+        await line.write(b"echo um''ask: $(umask) be''hind\n")
+        await said.wait_for(b"behind")
+        assert b"umask: " + plain.strip() + b" behind" in said.out
+        place = kept.room / "sone"
+        ours = [place, *place.rglob("*")]
+        if kind == "tmux":
+            # what it makes there is as tmux has it
+            ours.append(Path(f"/tmp/tmux-{os.getuid()}"))
+        found: dict[Path, int] = {}
+        for path in ours:
+            with contextlib.suppress(FileNotFoundError):  # some come and go
+                found[path] = path.stat().st_mode & 0o077
+        assert place in found
+        assert not any(found.values()), found
+
+
+async def test_keys_arrive_as_they_were_typed_in_a_newer_tmux(tmp_path: Path) -> None:
+    """SE-03: ^C came as two letters, and nothing could be interrupted."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    (directory / "tmux").write_text(NEW_TMUX)
+    (directory / "tmux").chmod(0o755)
+    path = f"{directory}:/usr/bin:/bin"
+    async with kept_on(tmp_path, path=path) as kept:
+        _, nonce = await kept.start("sone", "tmux")
+        line, said = await kept.attach("sone", nonce)
+        await line.write(b"echo be''gun; sleep 60\n")
+        await said.wait_for(b"begun")
+        await soon(lambda: any("sleep 60" in p for p in kept.processes()), "it sleeps")
+        await line.write(b"\x03")
+        await soon(
+            lambda: not any("sleep 60" in p for p in kept.processes()), "it ended"
+        )
+        await line.write(b"echo o''k\n")
+        await said.wait_for(b"ok")
+
+
+async def test_a_host_that_is_slow_to_start_a_terminal_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    """SE-06: a busy one was told to have no terminal at all."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    (directory / "tmux").write_text(
+        '#!/bin/sh\ncase "$*" in *new-session*) sleep 8 ;; esac\n'
+        'exec /usr/bin/tmux "$@"\n'
+    )
+    (directory / "tmux").chmod(0o755)
+    async with kept_on(tmp_path, path=f"{directory}:/usr/bin:/bin") as kept:
+        standing, _ = await kept.start("sone", "tmux")
+        assert (standing.kind, standing.state) == ("tmux", "running")
 
 
 async def test_bsd_script_will_do(tmp_path: Path) -> None:
@@ -179,7 +265,7 @@ async def test_end_hangs_up_first_and_force_kills_all(
     tmp_path: Path, kind: Kind
 ) -> None:
     """SE-08: graceful first; what minds no hang-up goes on until it is forced."""
-    async with kept_on(tmp_path, stop_grace_seconds=1) as kept:
+    async with kept_on(tmp_path, stop_grace_seconds=4) as kept:
         await kept.start("sone", kind)
         assert (await kept.keeper.end("sone", force=False)).state == "exited"
         _, nonce = await kept.start("stwo", kind)

@@ -122,7 +122,7 @@ async def answers(ssh: Tools, place: Path) -> list[tuple[str, dict[str, Any]]]:
     calls: list[tuple[str, dict[str, Any]]] = [
         ("ssh_exec", {"command": "echo out; echo err >&2; exit 3"}),
         ("ssh_exec", {"command": "kill -KILL $$"}),
-        ("ssh_exec", {"command": "sleep 60", "timeout_seconds": 0.2}),
+        ("ssh_exec", {"command": "sleep 60", "timeout_seconds": 2}),
         ("ssh_exec", {"command": "echo a; sleep 0.8", "wait_seconds": 0.3}),
         ("ssh_exec", cut),
         ("ssh_exec", {"command": "head -c 100 /dev/zero"}),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fakes.asking_server import Asking, Round, Step
+from fakes.asking_server import Asking, Round, Step, key_in
+from fakes.gate import Gate
 from fakes.links import Collector, find_host, make_pool, run
 from holdfast_daemon.connection.question import GaveUp, Kind, Question
 from holdfast_daemon.errors import DaemonError, Reason
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from holdfast_daemon.connection.lease import Lease
     from holdfast_daemon.hosts.host import Host
 
 CODE = "736451"
@@ -52,7 +54,7 @@ async def host_of(asking: Asking, directory: Path, alias: str = "web1") -> Host:
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -64,7 +66,7 @@ async def test_a_person_s_connection_outlives_the_ordinary_idle_limit(
     async with Asking(ONE) as asking:
         host = await host_of(asking, tmp_path)
         async with make_pool(
-            connection_idle_seconds=0.05, login_keep_seconds=1.5
+            connection_idle_seconds=0.05, login_keep_seconds=4
         ) as pool:
             lease, _ = await pool.login(host, Person(CODE))
             lease.release()
@@ -86,7 +88,7 @@ async def test_a_full_connection_of_a_person_s_is_waited_for(tmp_path: Path) -> 
     async with Asking(ONE) as asking:
         host = await host_of(asking, tmp_path)
         async with make_pool(
-            channels_per_connection=1, channel_open_seconds=0.5, channels_waiting=0
+            channels_per_connection=1, channel_open_seconds=2, channels_waiting=0
         ) as pool:
             lease, _ = await pool.login(host, Person(CODE))
             waiting = asyncio.create_task(pool.lease(host))
@@ -109,6 +111,80 @@ async def test_a_full_connection_of_a_person_s_is_waited_for(tmp_path: Path) -> 
         assert asking.seen.logins == 2
 
 
+async def test_a_server_of_few_channels_rings_nobody_s_telephone(
+    tmp_path: Path,
+) -> None:
+    """NF-07, A5 row 12: MaxSessions 1, found out by a call that meets it."""
+    gate = Gate(tmp_path / "gate")
+    async with Asking(ONE, most_channels=1) as asking:
+        host = await host_of(asking, tmp_path)
+        async with make_pool() as pool:
+            lease, _ = await pool.login(host, Person(CODE))
+            held = await lease.open(f"echo here; {gate.wait}", sink := Collector())
+            await sink.wait_for(b"here\n")
+            lease.release()
+
+            async def say(lease: Lease) -> bytes:
+                async with lease:
+                    return (await run(lease, "echo on"))[1]
+
+            others = [await pool.lease(host) for _ in range(3)]
+            waiting = [asyncio.create_task(say(other)) for other in others]
+            await asking.until("refused", 1)
+            await eventually(
+                lambda: pool.list()[0].leases == 0 or any(one.done() for one in waiting)
+            )
+            gate.open()
+            assert await asyncio.gather(*waiting) == [b"on\n"] * 3
+            await held.ended()
+            (row,) = pool.list()
+            assert (row.leases, row.channels) == (0, 0)
+        assert asking.seen.connections == 1
+        assert asking.seen.asked == 1
+
+
+async def test_a_channel_that_is_never_free_is_waited_for_within_a_limit(
+    tmp_path: Path,
+) -> None:
+    """NF-07: who waited keeps its seat, and is told what is full."""
+    gate = Gate(tmp_path / "gate")
+    async with Asking(ONE, most_channels=1) as asking:
+        host = await host_of(asking, tmp_path)
+        async with make_pool(channel_open_seconds=2) as pool:
+            first, _ = await pool.login(host, Person(CODE))
+            await first.open(f"echo here; {gate.wait}", sink := Collector())
+            await sink.wait_for(b"here\n")
+            async with await pool.lease(host) as second:
+                with pytest.raises(DaemonError) as caught:
+                    await second.open("echo on", Collector())
+                assert caught.value.reason is Reason.LIMIT_REACHED
+                assert caught.value.ran == "no"
+                assert pool.list()[0].leases == 2
+            first.release()
+            assert pool.list()[0].leases == 0
+        assert asking.seen.connections == 1
+
+
+async def test_a_person_s_login_by_one_key_is_not_for_who_has_another(
+    tmp_path: Path,
+) -> None:
+    """AU-05: not where IdentitiesOnly says which key is meant."""
+    paths = [tmp_path / name for name in ("admin", "readonly")]
+    keys = [key_in(path) for path in paths]
+    async with Asking(Step(keys=keys), ONE) as asking:
+        host = replace(await host_of(asking, tmp_path), identities_only=True)
+        admin, other = (replace(host, identity_files=(str(path),)) for path in paths)
+        async with make_pool() as pool:
+            lease, _ = await pool.login(admin, Person(CODE))
+            with pytest.raises(DaemonError) as caught:
+                await pool.lease(other)
+            assert caught.value.reason is Reason.LOGIN_NEEDED
+            async with await pool.lease(replace(admin, name="again")) as shared:
+                assert shared.link is lease.link
+            lease.release()
+        assert asking.seen.logins == 1
+
+
 async def test_a_person_who_never_answers_is_not_waited_for_forever(
     tmp_path: Path,
 ) -> None:
@@ -118,7 +194,7 @@ async def test_a_person_who_never_answers_is_not_waited_for_forever(
         async with make_pool(login_person_seconds=0.5) as pool:
             person = Person(patient=True)
             login = asyncio.create_task(pool.login(host, person))
-            await person.was_asked.wait()
+            await asyncio.wait_for(person.was_asked.wait(), 40)
             with pytest.raises(DaemonError) as waiter:
                 await pool.lease(host)
             with pytest.raises(DaemonError) as caught:

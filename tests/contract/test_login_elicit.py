@@ -169,6 +169,40 @@ async def test_calls_of_one_client_share_one_form(world: World) -> None:
     assert found == dict.fromkeys(idents, "on\n")
 
 
+async def test_a_form_nobody_waits_for_is_taken_back_and_the_next_call_asks_anew(
+    world: World,
+) -> None:
+    """NF-07: a person stopped the call; the buggy shim asked nobody for 15 minutes."""
+    shim = await begin(world, abilities={})
+    try:
+        params = {"name": "ssh_exec", "arguments": ASKED}
+        idents = [await shim.start("tools/call", params) for _ in range(2)]
+        first = await form(shim)
+        for ident in idents:
+            stopped = {"requestId": ident}
+            await shim.send(
+                {
+                    "jsonrpc": "2.0",
+                    "method": "notifications/cancelled",
+                    "params": stopped,
+                }
+            )
+        taken = await shim.receive()
+        assert taken["method"] == "notifications/cancelled"
+        assert taken["params"]["requestId"] == first["id"]
+        ident = await shim.start("tools/call", params)
+        second = await form(shim)
+        assert second["id"] != first["id"]
+        # A person's answer may have been on its way.
+        await say(shim, first, "cancel")
+        await log_in(world)
+        await say(shim, second, "accept")
+        result = (await shim.reply(ident))["result"]
+        assert result["structuredContent"]["stdout"] == "on\n"
+    finally:
+        await shim.__aexit__()
+
+
 @pytest.mark.parametrize(
     ("version", "abilities"),
     [

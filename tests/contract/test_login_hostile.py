@@ -50,7 +50,7 @@ class Person:
 
 
 async def failed(host: Host, person: Person | None = None) -> DaemonError:
-    async with make_pool() as pool, asyncio.timeout(8):
+    async with make_pool() as pool, asyncio.timeout(40):
         work = pool.lease(host) if person is None else pool.login(host, person)
         with pytest.raises(DaemonError) as caught:
             await work

@@ -213,7 +213,7 @@ async def test_a_key_that_nobody_touches_is_named(
             sshd.authorized_keys.write_text(
                 sshd.authorized_keys.read_text() + key.public
             )
-            error = await call(world, connect={"connect_timeout_seconds": 1})
+            error = await call(world, connect={"connect_timeout_seconds": 4})
             assert error["reason"] == "LOGIN_NEEDED"
             assert "a touch of the security key" in error["message"]
             # Somebody who is there may simply touch it.

@@ -93,7 +93,7 @@ async def test_a_login_that_is_given_up_at_its_end_is_closed(
         async with make_pool() as pool:
             asking = asyncio.create_task(pool.lease(host))
             assert await asyncio.to_thread(began.wait, 20)
-            assert sshd.logins == 1
+            await soon(lambda: sshd.logins == 1, "it is logged in")
             assert open_at(sshd) == 1
             assert await pool.disconnect(host, force=True)
             go.set()

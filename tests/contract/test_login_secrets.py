@@ -14,6 +14,7 @@ import pytest
 from fakes.asking_server import Asking, Round, Step
 from fakes.mcp_wire import Wire
 from fakes.sshd import Sshd, fingerprint, keygen
+from fakes.watch import contents
 from fakes.world import World
 
 if TYPE_CHECKING:
@@ -104,11 +105,8 @@ async def test_a_password_is_found_by_its_name(
 
 def holding(root: Path) -> set[str]:
     """Return which files hold the secret."""
-    return {
-        path.name
-        for path in root.rglob("*")
-        if path.is_file() and PASSWORD in path.read_text(errors="replace")
-    }
+    found = contents(root)
+    return {path.name for path, text in found.items() if PASSWORD.encode() in text}
 
 
 async def test_a_name_that_leads_nowhere_is_told_and_a_person_is_named(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -14,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fakes import forked
+from fakes import forked, strays
 from fakes.cli_daemon import Told
+from fakes.mcp_wire import Wire
 from fakes.nursery import CLI
+from fakes.tools import failure
 from fakes.world import program
 from holdfast_shim.cli import client_file
 from holdfast_shim.cli.mcp_clients import CLIENTS
@@ -198,9 +202,45 @@ def test_toml_keeps_its_comments(person: Person) -> None:
     wanted["mcp_servers"]["holdfast"] = {
         "command": SHIM,
         "args": [],
-        "env_vars": ["SSH_AUTH_SOCK", "XDG_RUNTIME_DIR"],
+        "env_vars": [
+            "SSH_AUTH_SOCK",
+            *(f"XDG_{name}" for name in ("RUNTIME_DIR", "CONFIG_HOME", "STATE_HOME")),
+            *(f"HOLDFAST_{name}" for name in ("SOCKET", "CONFIG", "STATE_DIR")),
+        ],
     }
     assert tomllib.loads(text) == wanted
+
+
+@pytest.mark.parametrize("line", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("before", "entry", "after"),
+    [
+        ('a = 1\n\n[mcp_servers.b]\ncommand = "x"\n\n# On c.\n[c]\nd = 1\n', "", ""),
+        (
+            "# Ours.\n[mcp_servers.holdfast] # here\n",
+            'command = "old" # mine\n',
+            "enabled = true\n\n# On c.\n[c]\nd = 1\n",
+        ),
+        (
+            "# Ours.\n[mcp_servers.holdfast]\n",
+            'url = "http://x"\n',
+            "\n# On c.\n[c]\nd = 1\n",
+        ),
+    ],
+)
+def test_toml_comments_stay_with_what_they_tell_of(
+    person: Person, before: str, entry: str, after: str, line: str
+) -> None:
+    """TR-08: what is new parts no comment from the table below it; no line changes."""
+    file = person.home / USER["codex"]
+    file.parent.mkdir()
+    file.write_bytes((before + entry + after).replace("\n", line).encode())
+    person.write("codex")
+    data = file.read_bytes().decode()
+    assert data.startswith(before.replace("\n", line))
+    assert data.endswith(after.replace("\n", line))
+    assert data.count("\n") == data.count(line)
+    assert ("# mine" in data) == ("# mine" in entry)
 
 
 @pytest.mark.parametrize(
@@ -272,6 +312,67 @@ def test_an_entry_that_is_there_keeps_what_its_owner_added(
         assert "# why" in file.read_text(encoding="utf-8")
 
 
+BEHIND: tuple[list[str], ...] = (
+    [],
+    ["uvx", "--from", "holdfast"],
+    ["uv", "--directory", "/src/holdfast-mcp", "run"],
+    ["uvx", "--from", "/src/holdfast-mcp", "--quiet"],
+)
+
+
+@pytest.mark.parametrize("before", BEHIND)
+@pytest.mark.parametrize("client", USER)
+def test_a_client_that_was_narrowed_stays_so(
+    person: Person, client: str, before: list[str]
+) -> None:
+    """SC-02: our own arguments stay when the program is another; all were dropped."""
+    key = CLIENTS[client].key
+    file = person.home / USER[client]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    args = ["--read-only", "--socket", "/run/old.sock", "--toolsets", "exec"]
+    words = [*before, "/old/bin/holdfast-mcp", *args]
+    command, rest = words[0], words[1:]
+    own = {"command": command, "args": rest}
+    if client == "codex":
+        text = f"[{key}.holdfast]\ncommand = '{command}'\nargs = {rest}\n"
+    else:
+        text = json.dumps({key: {"holdfast": own}})
+    file.write_text(text, encoding="utf-8")
+    person.write(client)
+    found = entry(client, file)
+    assert (found["command"], found["args"]) == (SHIM, args)
+    person.write(client, HOLDFAST_SOCKET="/run/new.sock")
+    assert entry(client, file)["args"] == args, "a variable names no socket to keep"
+    words = ["--socket", "/run/new.sock", "--no-autostart", "mcp-config", client]
+    subprocess.run(
+        [program("holdfast"), *words, "--write"],
+        env=person.environment,
+        check=True,
+        timeout=30,
+        capture_output=True,
+    )
+    wanted = ["--read-only", "--toolsets", "exec", "--socket", "/run/new.sock"]
+    assert entry(client, file)["args"] == wanted
+
+
+OWN = ({}, {"env": None}, {"env": {"A": "b", "SSH_ALLOWED_HOSTS": "*"}})
+
+
+@pytest.mark.parametrize("own", OWN)
+def test_what_env_narrowed_stays_narrow(person: Person, own: dict[str, Any]) -> None:
+    """SC-01: what `env` set for our program goes on in the client's own way."""
+    file = person.home / USER["cursor"]
+    file.parent.mkdir(parents=True)
+    words = ["-i", "SSH_ALLOWED_HOSTS=web*", "/old/holdfast-mcp", "--read-only"]
+    there = {"command": "/usr/bin/env", "args": words, **own}
+    text = json.dumps({"mcpServers": {"holdfast": there}})
+    file.write_text(text, encoding="utf-8")
+    person.write("cursor")
+    found = entry("cursor", file)
+    assert (found["command"], found["args"]) == (SHIM, ["--read-only"])
+    assert found["env"] == {**(own.get("env") or {}), "SSH_ALLOWED_HOSTS": "web*"}
+
+
 def test_a_socket_that_was_named_is_named_to_the_client(person: Person) -> None:
     person.ask("cursor", "--write")
     words = ["--socket", "/run/x.sock", "--no-autostart", "mcp-config", "cursor"]
@@ -294,6 +395,46 @@ def test_gemini_is_told_of_an_agent_only_where_there_is_one(person: Person) -> N
     file.unlink()
     person.write("gemini")
     assert entry("gemini", file)["env"] == {"SSH_AUTH_SOCK": "$SSH_AUTH_SOCK"}
+
+
+async def test_codex_starts_the_daemon_that_its_person_would(
+    person: Person, short_path: Path
+) -> None:
+    """Contract section 2: it passes on what its entry names, and else only the usual.
+
+    On BUGGY code the daemon it started found no configuration, so knew no rules.
+    """
+    places = {
+        "XDG_RUNTIME_DIR": str(short_path),
+        "XDG_CONFIG_HOME": str(person.home / "settings"),
+        "XDG_STATE_HOME": str(person.home / "state"),
+    }
+    config = person.home / "settings/holdfast/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('allowed_hosts = ["web"]\n', encoding="utf-8")
+    config.chmod(0o600)
+    person.write("codex", **places)
+    told = entry("codex", person.home / USER["codex"])
+    passed = ("HOME", "PATH", *told["env_vars"])
+    everything = {**person.environment, **places}
+    given = [f"{key}={everything[key]}" for key in passed if key in everything]
+    words = ["env", "-i", *given, told["command"], *told["args"]]
+    try:
+        async with Wire(program=words) as shim:
+            result = await shim.call("ssh_exec", {"target": "db", "command": "true"})
+        error = failure(result)
+        assert (error["reason"], error["ran"]) == ("HOST_NOT_ALLOWED", "no")
+    finally:
+        await asyncio.to_thread(stop, everything)
+
+
+def stop(environment: dict[str, str]) -> None:
+    """Stop the daemon of this environment."""
+    done = forked.run(CLI, "--no-autostart", "status", "--json", env=environment)
+    assert done.returncode == 0, done
+    status = json.loads(done.stdout)
+    os.kill(status["pid"], signal.SIGTERM)
+    strays.ended(status["pid"], Path(status["socket"]).parent, 20)
 
 
 @pytest.mark.parametrize(

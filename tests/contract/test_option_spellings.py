@@ -183,6 +183,9 @@ async def test_what_a_call_may_set_is_done(
         ({"ConnectionAttempts": "none"}, "ConnectionAttempts"),
         ({"RekeyLimit": "lots"}, "lots"),
         ({"User": ""}, "User"),
+        ({"User": "$HOME"}, "user name"),
+        ({"User": "-oProxyCommand=x"}, "user name"),
+        ({"IdentityFile": "~/${NAME}"}, "IdentityFile"),
         ({"Ciphers": "rot13"}, "rot13"),
     ],
 )

@@ -101,6 +101,24 @@ async def test_pages_never_break_a_character(ssh: Tools) -> None:
         assert found == "é漢" * 500
 
 
+async def test_a_tail_that_has_no_room_begins_with_a_line_or_a_character(
+    ssh: Tools,
+) -> None:
+    """EX-14: it began in mid-character, and filled but a part of what there was."""
+    job = str((await ssh.run("printf 'é漢%.0s' $(seq 500)"))["job_id"])
+    for size in (998, 999, 1000):
+        told = await ssh.read(job, tail_lines=1, max_output_chars=size)
+        assert told["stdout"] == ("é漢" * 500)[-size:]
+        assert told["truncated"] is (size < 1000)
+    lines = [f"{'é' * 9}{number}" for number in range(1000, 2000)]
+    printed = await ssh.run(f"for n in $(seq 1000 1999); do echo {'é' * 9}$n; done")
+    for size, count in ((140, 10), (141, 10), (139, 9), (10, 0)):
+        asked = {"tail_lines": 100, "max_output_chars": size}
+        told = await ssh.read(str(printed["job_id"]), **asked)
+        wanted = "\n".join(lines[-count:]) if count else lines[-1][-(size - 1) :]
+        assert (told["stdout"], told["truncated"]) == (f"{wanted}\n", True), size
+
+
 async def test_tail_and_grep_find_lines(ssh: Tools) -> None:
     """EX-14: the last lines, and those that match, with their numbers."""
     job = str((await ssh.run("seq 1000; echo oops 7 >&2"))["job_id"])
@@ -113,6 +131,21 @@ async def test_tail_and_grep_find_lines(ssh: Tools) -> None:
     assert "oops 7" in found["stderr"]
     none = await ssh.read(job, grep="nowhere to be found")
     assert (none["stdout"], none["stderr"]) == ("", "")
+
+
+@pytest.mark.parametrize("pattern", ["(?:x{1000}){1000}", "(?R)", "(?Lu)x"])
+async def test_no_pattern_takes_the_daemon_with_it(ssh: Tools, pattern: str) -> None:
+    """EX-14, SE-19: a short pattern took a gigabyte, a longer one all there was."""
+    job = str((await ssh.run("echo x"))["job_id"])
+    opened = await ssh.told("ssh_session_open", target=ssh.target, new=True)
+    session = str(opened["session_id"])
+    for field, tool, call in (
+        ("grep", "ssh_job_read", {"job_id": job, "grep": pattern}),
+        ("until", "ssh_session_read", {"session": session, "until": pattern}),
+    ):
+        error = await ssh.refused(tool, **call)
+        assert (error["reason"], error["field"]) == ("INVALID_ARGUMENT", field)
+    await ssh.told("ssh_session_close", session=session)
 
 
 async def test_an_offset_beyond_the_end_is_told(ssh: Tools) -> None:
@@ -141,6 +174,33 @@ async def test_what_was_discarded_is_told(sshd: Sshd) -> None:
             assert notice is not None
             # More may have been discarded since then, and never less.
             assert 1_000_000 < int(notice[4]) <= early["earliest_offset"]
+
+
+async def test_what_was_discarded_of_a_session_is_told(sshd: Sshd) -> None:
+    """NF-03, SE-09: the buggy daemon left it out as if it had never been printed."""
+    limits = QUICK + "spool_bytes = 1048576\nsegment_bytes = 65536\n"
+    with served(sshd, limits=limits) as world:
+        async with tools(world) as ssh:
+            opened = await ssh.told("ssh_session_open", target="box", shell="/bin/sh")
+            session = opened["session_id"]
+            more = {"until": "done", "wait_seconds": 40, "max_output_chars": 500}
+            keys = "seq 500000; echo do''ne\n"
+            told = await ssh.told(
+                "ssh_session_write", session=session, input=keys, **more
+            )
+            assert "discarded" in told["note"]
+            # what was in memory still is written meanwhile, and more discarded for it
+            on = told
+            for _ in range(100):
+                read = await ssh.told(
+                    "ssh_session_read", session=session, offset=0, max_output_chars=500
+                )
+                assert f"begins at offset {read['earliest_offset']}" in read["note"]
+                on = await ssh.told("ssh_session_read", session=session)
+                if "note" not in on:
+                    break
+            assert "note" not in on, on["note"]
+            await ssh.told("ssh_session_close", session=session, force=True)
 
 
 FLOOD = "head -c 100000000 /dev/zero | tr '\\0' '{}' {}"

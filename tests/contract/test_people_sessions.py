@@ -190,6 +190,7 @@ async def test_an_agent_waits_for_a_person_and_goes_on_after_them(
         assert (await run(agent, "echo yes")).stdout == "yes\n"
 
 
+@pytest.mark.timed
 async def test_a_terminal_that_is_killed_frees_the_keyboard(world: World) -> None:
     """SE-14, NF-04: within 2 s."""
     async with sitting() as person, connected(world, "claude") as agent:
@@ -307,7 +308,7 @@ async def test_a_daemon_that_stops_waits_for_no_person(world: World) -> None:
     async with sitting() as person:
         before = person.mode()
         await open_shell(world, person, kind="remote")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):
             await asyncio.to_thread(world.stop)
         await person.until("the daemon is stopping")
         assert await person.ended() == 255
@@ -344,6 +345,18 @@ async def test_what_was_seen_is_played_back(world: World) -> None:
     assert b"\x1b[31mseen\x1b[0m\r\n" in told.stdout
     raw = await cli(world, "replay", "work", "--raw")
     assert json.loads(raw.stdout.splitlines()[0])["version"] == 3
+
+
+async def test_of_sessions_that_had_a_name_the_newest_is_played(world: World) -> None:
+    """OB-06: not the one that ran shortest."""
+    for line in ("echo fir''st; exit", "echo sec''ond; sleep 3; exit"):
+        async with sitting() as person:
+            await open_shell(world, person)
+            person.type(f"{line}\r")
+            assert await person.ended() == 0
+    told = await cli(world, "replay", "work", "--speed", "1000")
+    assert b"second" in told.stdout
+    assert b"first" not in told.stdout
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,8 +9,7 @@ import pytest
 from fakes.asyncssh_server import Odd, mute, raw_server
 from fakes.links import Collector, change_limits, make_limits, make_pool
 from holdfast_daemon.clock import SystemClock
-from holdfast_daemon.connection import idle
-from holdfast_daemon.connection import pool as pool_module
+from holdfast_daemon.connection import idle, shells
 from holdfast_daemon.connection.pool import Pool
 from holdfast_daemon.errors import DaemonError, Reason
 from holdfast_daemon.hosts.host import Host
@@ -69,7 +68,7 @@ async def test_only_so_many_accounts_are_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every account ever used was kept."""
-    monkeypatch.setattr(pool_module, "_ACCOUNTS", 2)
+    monkeypatch.setattr(shells, "_KEPT", 2)
     async with Odd(posix=True) as odd, make_pool() as pool:
         first = odd.host(tmp_path / "kh", user="first")
         for name in ("first", "second", "third"):
@@ -80,6 +79,27 @@ async def test_only_so_many_accounts_are_remembered(
         assert odd.probes == 3
         await ask(pool, first)
         assert odd.probes == 4
+
+
+async def test_one_key_s_shell_says_nothing_of_another_key_s(tmp_path: Path) -> None:
+    """A forced command was sent scripts, and channels were opened to it unasked."""
+    async with Odd(posix=True) as odd, make_pool() as pool:
+        first = odd.host(tmp_path / "kh")
+        other = replace(first, password=Secret("another way in"))
+        assert (await ask(pool, first)).family == "posix"
+        odd.posix = False
+        assert (await ask(pool, other)).family == "other"
+        await drop(odd, pool, other)
+        assert (await ask(pool, first)).family == "posix"
+        assert odd.probes == 2
+        # who disconnects has all of the account asked again
+        odd.posix = True
+        await drop(odd, pool, first)
+        assert (await ask(pool, other)).family == "posix"
+        assert await pool.disconnect(first)
+        odd.posix = False
+        assert (await ask(pool, other)).family == "other"
+        assert (await ask(pool, first)).family == "other"
 
 
 async def test_a_secret_is_hidden_as_long_as_its_connection_lives(
@@ -148,7 +168,7 @@ async def test_who_waits_for_a_login_that_is_disconnected_is_told_so() -> None:
     async with raw_server(mute) as port, make_pool() as pool:
         host = Host(name="h", hostname="127.0.0.1", port=port, user="u")
         waiting = asyncio.create_task(pool.lease(host))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             while not pool.list():  # noqa: ASYNC110
                 await asyncio.sleep(0)
         assert await pool.disconnect(replace(host, name="other name"), force=True)
@@ -191,7 +211,7 @@ async def test_a_changed_idle_time_counts_for_connections_that_are_idle_already(
             channel = await lease.open("exit 0", Collector())
             await channel.ended()
         change_limits(limits, connection_idle_seconds=0.1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):
             await lease.link.wait_closed()
         assert lease.link.reason == "nobody used it"
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fakes.asking_server import Asking, Step, key_in
 from fakes.asyncssh_server import Odd, hang_up, raw_server
 from fakes.links import Collector, find_host, make_pool, run
 from fakes.sshd import Sshd
@@ -14,7 +15,7 @@ from holdfast_daemon.hosts.host import Host, Overrides
 from holdfast_daemon.secrets import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
     from holdfast_daemon.connection.pool import Pool
@@ -41,7 +42,7 @@ def own_sshd(tmp_path: Path) -> Iterator[Callable[..., Sshd]]:
 
 async def eventually(condition: Callable[[], bool]) -> None:
     """Wait, bounded, for something no event announces."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -149,7 +150,7 @@ async def test_several_who_end_something_wait_for_each_other(
             await asyncio.sleep(0)
         assert not second.done()
         first.release()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):
             (await second).release()
     async with make_pool(**full, channel_open_seconds=0.5) as pool:
         async with await pool.lease(host), await pool.lease(host, urgent=True):
@@ -232,6 +233,92 @@ async def test_who_names_no_credential_shares_and_who_names_one_does_not(
             assert pool.find(bare) is first.link
 
 
+@pytest.fixture
+async def two_keys(tmp_path: Path) -> AsyncIterator[tuple[Asking, str, str]]:
+    """Yield a host whose account has two keys, and their files."""
+    admin, readonly = tmp_path / "admin", tmp_path / "readonly"
+    async with Asking(Step(keys=[key_in(admin), key_in(readonly)])) as asking:
+        yield asking, str(admin), str(readonly)
+
+
+@pytest.mark.parametrize(
+    ("have", "want"),
+    [
+        ((0, True), (1, True)),
+        ((0, True), (1, False)),
+        ((0, False), (1, True)),
+        # the first may have come in by another key, of an agent
+        ((0, False), (0, True)),
+    ],
+)
+async def test_a_key_that_is_the_only_one_gives_nobody_another_s_rights(
+    two_keys: tuple[Asking, str, str],
+    tmp_path: Path,
+    have: tuple[int, bool],
+    want: tuple[int, bool],
+) -> None:
+    """AU-05: a server may bind each key of an account to a command."""
+    asking, *keys = two_keys
+    extra = "  IdentityAgent none\n"
+    host = await find_host(asking.config(tmp_path, extra=extra), "web1")
+
+    def alias(name: str, number: int, only: bool) -> Host:
+        named = (keys[number],)
+        return replace(host, name=name, identity_files=named, identities_only=only)
+
+    one, other = alias("one", *have), alias("other", *want)
+    async with make_pool() as pool, await pool.lease(one) as first:
+        assert pool.find(other) is None
+        async with await pool.lease(other) as second:
+            assert not second.reused
+            assert second.link is not first.link
+            async with await pool.lease(replace(other, name="third")) as third:
+                assert third.reused
+                assert third.link is second.link
+            assert pool.find(one) is first.link
+        assert asking.seen.logins == 2
+
+
+async def test_a_key_named_by_an_option_is_really_used(
+    two_keys: tuple[Asking, str, str], tmp_path: Path
+) -> None:
+    """AU-05: `-o IdentityFile` goes before the configuration's, as with ssh."""
+    asking, usual, named = two_keys
+    extra = f"  IdentityAgent none\n  IdentityFile {usual}\n"
+    config = asking.config(tmp_path, extra=extra)
+    host = await find_host(config, "web1")
+    over = Overrides(options={"IdentityFile": named})
+    own = await find_host(config, "web1", over)
+    async with make_pool() as pool, await pool.lease(host) as first:
+        assert usual in first.link.auth_method
+        async with await pool.lease(own) as second:
+            assert not second.reused
+            assert named in second.link.auth_method
+            async with await pool.lease(own) as third:
+                assert third.link is second.link
+        assert pool.find(host) is first.link
+        await first.link.close()
+        # who names none still has what others opened
+        assert pool.find(host) is second.link
+
+
+async def test_a_call_that_lifts_identitiesonly_gets_nobody_else_s_connection(
+    two_keys: tuple[Asking, str, str], tmp_path: Path
+) -> None:
+    """AU-05: the person bound the alias to its key, and not the call's own words."""
+    asking, usual, named = two_keys
+    extra = f"  IdentityAgent none\n  IdentitiesOnly yes\n  IdentityFile {named}\n"
+    config = asking.config(tmp_path, extra=extra)
+    over = Overrides(options={"IdentitiesOnly": "no"})
+    loose = await find_host(config, "web1", over)
+    assert not loose.identities_only
+    wide = replace(loose, identity_files=(usual,), asked=None)
+    async with make_pool() as pool, await pool.lease(wide) as first:
+        assert usual in first.link.auth_method
+        async with await pool.lease(loose) as second:
+            assert named in second.link.auth_method
+
+
 async def test_a_host_that_moved_gets_a_connection_of_its_own(
     own_sshd: Callable[..., Sshd],
 ) -> None:
@@ -306,6 +393,29 @@ async def test_a_server_that_hangs_up_before_a_word_is_asked_a_few_times_more() 
     assert caught.value.reason is Reason.HOST_UNREACHABLE
     assert "MaxStartups" in caught.value.hint
     assert knocks == 3
+
+
+async def test_a_pause_is_for_one_server_and_not_for_its_address(
+    tmp_path: Path,
+) -> None:
+    """NF-09: behind a jump host the same address is another server."""
+    async with (
+        raw_server(hang_up) as port,
+        Odd() as hub,
+        make_pool(login_tries=1, login_pause_seconds=60) as pool,
+    ):
+        host = Host(name="x", hostname="127.0.0.1", port=port, user="u")
+        behind = replace(host, proxy_jump=hub.host(tmp_path / "kh"))
+
+        async def told(one: Host) -> str:
+            with pytest.raises(DaemonError) as caught:
+                await pool.lease(one)
+            return caught.value.message
+
+        assert "then hung up" in await told(host)
+        assert "does not knock again" in await told(host)
+        # the hub opens no tunnels: that it was asked is what matters
+        assert "does not knock again" not in await told(behind)
 
 
 async def test_rows_tell_what_is_connected_and_how_busy(sshd: Sshd) -> None:

@@ -119,6 +119,20 @@ async def test_a_person_pauses_and_leaves(house: Playhouse, way: str) -> None:
         assert person.mode() == before
 
 
+async def test_a_terminal_is_as_before_where_no_keys_are_read(house: Playhouse) -> None:
+    """OB-06: stdin may be a list of recordings."""
+    file = house.root / "x.cast"
+    lines: list[object] = [{"version": 3, "term": {"cols": 80, "rows": 24}}]
+    lines += [[0, "o", "\x1b[?1049h\x1b[?25lbig"]]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    async with sitting() as person:
+        words = ('exec "$@" </dev/null', "sh", program("holdfast"), "replay", str(file))
+        await person.run("/bin/sh", "-c", *words, env=house.environment)
+        await person.until("big")
+        await person.until(r"\x1b\[\?1049l\x1b\[\?25h")
+        assert await person.ended() == 0
+
+
 async def test_what_can_not_be_played_is_told(house: Playhouse) -> None:
     for words, text in (
         (("nosuch",), b"there is no session nosuch"),

@@ -9,6 +9,7 @@ import pytest
 
 from fakes.kept import spare_fish
 from fakes.tools import served_at_home, tools
+from fakes.watch import in_front, soon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,13 +83,17 @@ async def test_a_typed_ctrl_c_ends_the_command(
             durability="remote",
             shell=shell,
         )
+        nap = tmp_path / "nap"
+        nap.symlink_to(shutil.which("sleep") or "")
         begun = await ssh.told(
             "ssh_session_run",
             session="one",
-            command="echo on; sleep 300",
+            command=f"echo on; {nap} 300",
             wait_seconds=0,
         )
         await ssh.until(begun["job_id"], "on\n")
+        # zsh loses the signal of a key that comes while it puts one into the foreground
+        await soon(lambda: in_front(nap), "it is in the foreground")
         await ssh.told("ssh_session_write", session="one", input="\x03")
         job = await ssh.ended(begun["job_id"])
         assert job["status"] in {"exited", "signalled"}

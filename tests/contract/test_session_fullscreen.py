@@ -17,7 +17,7 @@ import pytest_asyncio
 from fakes.escapes import BROKEN, GONE
 from fakes.programs import DIALOG
 from fakes.sshd import Sshd
-from fakes.tools import Tools, served, tools
+from fakes.tools import Tools, served, text, tools
 from fakes.watch import soon
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Session:
 
     async def screen(self, is_there: Callable[[str], object]) -> str:
         """Return the screen once `is_there` is true of it."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(40):
             while True:
                 told = await self.read(view="screen", max_output_chars=100_000)
                 if is_there(told["output"]):
@@ -231,7 +231,7 @@ async def test_the_transcript_and_the_recording_stay(ssh: Tools) -> None:
     told = await one.type("s3cret-word\n", wait_seconds=10, until=r"got \d")
     assert "got 11" in told["output"]
     await ssh.told("ssh_session_close", session=one.ident)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while True:
             told = await one.read()
             transcript = Path(told["transcript_path"])
@@ -291,6 +291,19 @@ async def test_an_observer_sees_the_session_until_it_is_closed(ssh: Tools) -> No
     await soon(lambda: "seen" in _tmux(socket, "capture-pane", "-pt", ident), "shown")
     await ssh.told("ssh_session_close", session=one.ident, force=True)
     await soon(lambda: not _tmux(socket, "has-session", "-t", ident), "closed")
+
+
+async def test_a_client_that_shows_only_text_is_told_the_observer_s_command(
+    shared: World,
+) -> None:
+    """SE-17, OB-04: the buggy shim said "use the command instead", and gave none."""
+    async with tools(shared, client="claude-code") as ssh:
+        asked = {"target": "box", "shell": "/bin/sh", "session_name": "seen"}
+        told = text(await ssh.call("ssh_session_open", **asked, observer="tmux"))
+        listed = await ssh.told("ssh_session_list", session_name="seen")
+        (one,) = listed["sessions"]
+        assert one["observer"]["command"] in told
+        await ssh.call("ssh_session_close", session="seen", force=True)
 
 
 @needs("tmux")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,15 +15,21 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 import pytest
 
+from fakes.gate import Gate
+from fakes.restarting import crash
 from fakes.served import info_of
 from fakes.sshd import Sshd
+from fakes.terminal import sitting
 from fakes.tools import QUICK, Result, Tools, served, tools
 from fakes.watch import connected, moment, soon
 from holdfast.v1 import session_pb2, session_pb2_grpc
 from holdfast_daemon.limits import Limits
+from holdfast_shim.client import metadata_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
+
+    from fakes.world import World
 
 pytestmark = [
     pytest.mark.xdist_group("session_lifetimes"),
@@ -73,7 +82,7 @@ async def listed(ssh: Tools, **more: Any) -> dict[str, Result]:
 
 async def until(ssh: Tools, session: str, *, there: bool, running: bool) -> Result:
     """Look until a session is listed or not, and runs or not."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while True:
             row = (await listed(ssh)).get(session)
             if (row is not None) is there and (row or {}).get(
@@ -110,7 +119,7 @@ async def test_an_idle_session_is_closed_and_one_that_is_not_is_kept(
     host: Sshd, durability: str, tmp_path: Path
 ) -> None:
     """SE-12: by the limit, by its own, never with 0, and not while it is used."""
-    async with agent(host, "session_idle_seconds = 1.5\n") as ssh:
+    async with agent(host, "session_idle_seconds = 3\n") as ssh:
         never = await opened(ssh, durability=durability, idle_timeout_seconds=0)
         later = await opened(ssh, durability=durability, idle_timeout_seconds=3600)
         busy = await opened(ssh, durability=durability)
@@ -136,19 +145,119 @@ async def test_an_idle_session_is_closed_and_one_that_is_not_is_kept(
         assert "ssh_session_open" in error["hint"]
 
 
+@pytest.mark.timed
 async def test_use_puts_the_end_off(host: Sshd, durability: str) -> None:
     """SE-12: each read or keystroke begins the time anew."""
     async with agent(host) as ssh:
         more: dict[str, Any] = {"durability": durability, "idle_timeout_seconds": 4}
         used = await opened(ssh, **more)
         left = await opened(ssh, **more)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             while (await listed(ssh))[left]["running"]:
                 await ssh.told("ssh_session_read", session=used)
             await moment()
         assert (await listed(ssh))[used]["running"] is True
-        assert (await listed(ssh))[used]["idle_seconds"] <= 1
+        assert (await listed(ssh))[used]["idle_seconds"] <= 3
         await until(ssh, used, there=True, running=False)
+
+
+async def idle_for(ssh: Tools, seconds: float, durability: str = "held") -> None:
+    """Return once a session that nobody uses from now on is closed."""
+    told = await ssh.told(
+        "ssh_session_open",
+        target="box",
+        durability=durability,
+        idle_timeout_seconds=seconds,
+    )
+    await until(ssh, told["session_id"], there=True, running=False)
+
+
+@contextlib.asynccontextmanager
+async def watching(world: World, session: str) -> AsyncGenerator[None]:
+    """Look on as `holdfast attach --watch` does."""
+    async with connected(world) as client:
+        stub = session_pb2_grpc.SessionServiceStub(client.channel)
+        client.context.person = True
+        call: Any = stub.AttachSession(metadata=metadata_of(client.context, ""))
+        start = session_pb2.AttachStart(session=session, watch=True)
+        await call.write(session_pb2.AttachSessionRequest(start=start))
+        assert (await call.read()).HasField("attached")
+        yield
+        call.cancel()
+
+
+@pytest.mark.timed
+async def test_who_looks_on_uses_it_until_they_leave(
+    host: Sshd, durability: str
+) -> None:
+    """SE-12: the time begins when the last of them has left."""
+    loop = asyncio.get_running_loop()
+    with served(host, limits=REAPER) as world:
+        async with tools(world) as ssh:
+            seen = await opened(ssh, durability=durability, idle_timeout_seconds=5)
+            async with watching(world, seen):
+                await idle_for(ssh, 6)
+                row = (await listed(ssh))[seen]
+                assert (row["running"], row["idle_seconds"]) == (True, 0)
+                left = loop.time()
+            await until(ssh, seen, there=True, running=False)
+            assert loop.time() - left >= 5
+
+
+@pytest.mark.timed
+async def test_a_command_of_an_earlier_daemon_is_use_until_its_end(
+    host: Sshd, tmp_path: Path
+) -> None:
+    """SE-12, NF-20: what it ran for is no idle time."""
+    loop, gate = asyncio.get_running_loop(), Gate(tmp_path / "gate")
+    with served(host, limits=REAPER) as world:
+        async with tools(world) as ssh:
+            busy = await opened(ssh, durability="remote", idle_timeout_seconds=5)
+            job = await run(ssh, busy, f"{gate.wait}; echo on", wait_seconds=0)
+        await asyncio.to_thread(crash, world)
+        async with tools(world) as ssh:
+            await idle_for(ssh, 6)
+            assert (await listed(ssh))[busy]["running"] is True
+            opened_at = loop.time()
+            gate.open()
+            assert (await ssh.ended(job["job_id"]))["stdout"] == "on\n"
+            await until(ssh, busy, there=True, running=False)
+            assert loop.time() - opened_at >= 5
+
+
+def asked(socket: str, *words: str) -> str:
+    """Return what tmux says; nothing when it fails."""
+    done = subprocess.run(
+        ["tmux", "-S", socket, *words], check=False, capture_output=True, text=True
+    )
+    return "" if done.returncode else done.stdout
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+async def test_a_window_that_nobody_sees_is_no_use(host: Sshd) -> None:
+    """SE-12, SE-17: a person who looks at it is."""
+    async with agent(host) as ssh, sitting() as person:
+        told = await ssh.told(
+            "ssh_session_open",
+            target="box",
+            durability="held",
+            observer="tmux",
+            idle_timeout_seconds=8,
+        )
+        session, command = told["session_id"], told["observer"]["command"]
+        _, _, socket, _, _, ident = command.split()
+        person.resize(80, 24)
+        await person.run(*shlex.split(command), env=os.environ)
+        await person.until("watching session")
+        await idle_for(ssh, 10)
+        assert (await listed(ssh))[session]["running"] is True
+        await asyncio.to_thread(asked, socket, "detach-client", "-s", f"={ident}")
+        await person.ended()
+        shown = await asyncio.to_thread(asked, socket, "capture-pane", "-pt", ident)
+        assert "watching session" in shown
+        row = await until(ssh, session, there=True, running=False)
+        assert row["exit_reason"] == "idle"
+        await soon(lambda: not asked(socket, "list-sessions"), "its window is closed")
 
 
 async def test_an_odd_idle_limit_is_refused(host: Sshd) -> None:
@@ -169,7 +278,7 @@ async def test_a_new_session_of_the_same_name_is_never_hit(
 ) -> None:
     """SE-12, SE-13: not by the end of the old one, nor by its being forgotten."""
     more = {"target": "box", "session_name": "gen", "durability": durability}
-    async with agent(host, "session_keep_seconds = 1\n") as ssh:
+    async with agent(host, "session_keep_seconds = 5\n") as ssh:
         old = await opened(ssh, "gen", durability=durability, idle_timeout_seconds=0.3)
         await until(ssh, old, there=True, running=False)
         first = await ssh.told("ssh_session_open", idle_timeout_seconds=0, **more)
@@ -198,7 +307,7 @@ async def test_who_opens_what_is_just_being_reaped_gets_a_new_one(
     more = {"target": "box", "session_name": "gen", "durability": "remote"}
     async with agent(host) as ssh:
         old = await opened(
-            ssh, "gen", durability="remote", idle_timeout_seconds=1, shell="/bin/sh"
+            ssh, "gen", durability="remote", idle_timeout_seconds=4, shell="/bin/sh"
         )
         await ssh.told(
             "ssh_session_write",
@@ -434,7 +543,7 @@ async def test_what_is_run_is_in_no_history_of_the_host(
         await ssh.told("ssh_session_write", session=session, **keys)
         told = await run(ssh, session, "echo run-second\necho run-third")
         assert told["stdout"] == "run-second\nrun-third\n"
-        told = await run(ssh, session, "sleep 30 # run-slow", timeout_seconds=0.5)
+        told = await run(ssh, session, "sleep 30 # run-slow", timeout_seconds=2)
         assert told["timed_out"] is True
         await leave(session)
         for word in ("run-", "/kept/", "holdfast", "HISTFILE"):

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from fakes.tools import Result, Tools, served, tools
-from fakes.watch import records, soon
+from fakes.watch import in_front, records, soon
 from fakes.world import program
 
 if TYPE_CHECKING:
@@ -100,22 +100,24 @@ async def test_a_job_tells_the_session_it_runs_in(ssh: Tools, session: str) -> N
 
 
 async def test_one_that_was_refused_is_shown_as_refused(
-    ssh: Tools, world: World, session: str
+    ssh: Tools, world: World, session: str, tmp_path: Path
 ) -> None:
     """SE-16, NF-05: who looks on, or reads it later, sees that it did not run."""
     await run(ssh, session, "true")
+    reader = tmp_path / "reader"
+    reader.symlink_to("/bin/cat")
     words = [program("holdfast"), "attach", session, "--watch", "--json"]
     looking = await asyncio.create_subprocess_exec(
         *words, stdout=asyncio.subprocess.PIPE, env=world.environment
     )
     assert looking.stdout is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(40):
             await looking.stdout.readline()
             told = await ssh.told(
-                "ssh_session_write", session=session, input="echo in''to; cat\n",
-                until="into",
-            )  # fmt: skip
+                "ssh_session_write", session=session, input=f"{reader}\n"
+            )
+            await soon(lambda: in_front(reader), "it is in the foreground")
             error = await ssh.refused(
                 "ssh_session_run", session=session, command="echo refused"
             )
@@ -179,10 +181,38 @@ async def test_a_command_that_meets_its_limit_leaves_the_session_usable(
     ssh: Tools, session: str
 ) -> None:
     """SE-14: interrupted, told so, and the next one is not poisoned."""
-    told = await run(ssh, session, "X=kept; sleep 300", timeout_seconds=0.5)
+    told = await run(ssh, session, "X=kept; sleep 300", timeout_seconds=2)
     assert (told["status"], told["timed_out"]) == ("timed_out", True)
     told = await run(ssh, session, 'echo "$X"')
     assert (told["stdout"], told["exit_code"]) == ("kept\n", 0)
+
+
+async def test_the_client_s_own_limit_holds_in_a_session_too(
+    world: World, session: str
+) -> None:
+    """EX-04, SE-14: SSH_DEFAULT_TIMEOUT_SEC was for ssh_exec alone."""
+    async with tools(world, env={"SSH_DEFAULT_TIMEOUT_SEC": "2"}) as quick:
+        told = await run(quick, session, "sleep 300")
+        assert (told["status"], told["timed_out"]) == ("timed_out", True)
+        told = await run(quick, session, "sleep 1", timeout_seconds=60)
+        assert (told["status"], told["exit_code"]) == ("exited", 0)
+
+
+async def test_what_fails_behind_the_keys_does_not_unsay_them(
+    ssh: Tools, session: str, tmp_path: Path
+) -> None:
+    """EX-20, SE-03: a pattern that was too slow said that nothing ran."""
+    mark = tmp_path / "typed"
+    error = await ssh.refused(
+        "ssh_session_write",
+        session=session,
+        input=f"touch {mark}; echo {'a' * 60}c\n",
+        until="(a|aa)+$b",
+    )
+    assert (error["reason"], error["ran"]) == ("INVALID_ARGUMENT", "yes")
+    assert "too slow" in error["message"]
+    await run(ssh, session, "true")
+    assert mark.exists()
 
 
 async def test_keys_are_typed_as_they_are(ssh: Tools, session: str) -> None:
@@ -255,10 +285,9 @@ async def test_each_client_reads_on_where_it_stopped(
     mine = await ssh.told(
         "ssh_session_write",
         session=session,
-        input="echo for-$((40+2))\n",
+        input="echo for-$((40+2)); exec sleep 1000\n",
         until=r"for-42\n",
     )
-    await ssh.told("ssh_session_read", session=session, wait_seconds=1)
     again = await ssh.told("ssh_session_read", session=session)
     assert again["output"] == ""
     theirs = await other.told("ssh_session_read", session=session)
@@ -324,7 +353,7 @@ async def test_the_end_of_a_shell_is_told_and_a_new_one_takes_its_name(
             if not told["running"]:
                 return told
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         told = await ended()
     assert (told["exit_code"], told["exit_reason"]) == (5, "exited")
     error = await ssh.refused("ssh_session_write", session=name, input="x\n")
@@ -387,6 +416,10 @@ async def test_the_size_of_the_terminal_is_given_and_changed(
     await ssh.told("ssh_session_open", cols=90, rows=20, **more)
     await ssh.told("ssh_session_write", session=name, input="stty size\n")
     await until(ssh, name, "20 90", offset=0)
+    for size, told in (({"cols": 95}, "20 95"), ({"rows": 21}, "21 95")):
+        await ssh.told("ssh_session_open", **size, **more)
+        await ssh.told("ssh_session_write", session=name, input="stty size\n")
+        await until(ssh, name, told, offset=0)
     await ssh.told("ssh_session_close", session=name)
 
 
@@ -446,11 +479,14 @@ async def test_a_transcript_lies_beside_it_for_its_owner_only(
     closed = await ssh.told("ssh_session_close", session=session)
     path = Path(closed["transcript_path"])
     await soon(lambda: b"written down" in path.read_bytes(), "it is written")
-    mode, size, above = await asyncio.to_thread(looked_at, path)
-    assert (mode, above) == (0o600, 0o700)
-    listed = await ssh.told("ssh_session_list", include_exited=True)
-    (row,) = [one for one in listed["sessions"] if one["session_id"] == session]
-    assert row["transcript_size_bytes"] == size
+    async with asyncio.timeout(40):
+        while True:
+            mode, size, above = await asyncio.to_thread(looked_at, path)
+            assert (mode, above) == (0o600, 0o700)
+            listed = await ssh.told("ssh_session_list", include_exited=True)
+            (row,) = [one for one in listed["sessions"] if one["session_id"] == session]
+            if row["transcript_size_bytes"] == size:
+                break  # its end may just have been written
 
 
 async def test_a_client_that_is_killed_leaves_its_command_to_the_others(

@@ -121,6 +121,18 @@ async def test_a_lost_call_that_may_be_repeated_is_repeated_once(
         assert "isError" not in listed
 
 
+async def test_a_repeated_call_that_is_refused_tells_nothing_of_the_first(
+    daemon: FakeDaemon,
+) -> None:
+    """NF-17, EX-20: the buggy shim said that nothing ran, of what may have run."""
+    async with Wire("--socket", str(daemon.socket), "--no-autostart") as shim:
+        error = error_of(await shim.call("ssh_exec", {"command": "lose-once refuse"}))
+        assert (error["reason"], error["ran"]) == ("HOST_NOT_ALLOWED", "unknown")
+        assert len(daemon.runs) == 2
+        error = error_of(await shim.call("ssh_exec", {"command": "refuse"}))
+        assert (error["reason"], error["ran"]) == ("HOST_NOT_ALLOWED", "no")
+
+
 async def test_a_lost_call_is_not_repeated_at_another_daemon(
     daemon: FakeDaemon,
 ) -> None:
@@ -253,6 +265,15 @@ async def test_a_socket_path_that_is_too_long_is_a_typed_error(
         assert "long" in error["message"]
 
 
+async def test_a_socket_below_home_is_named_as_people_do(start: Any) -> None:
+    """Contract section 1: no shell stands between a client's file and the shim."""
+    place: Start = start()
+    below = place.socket.relative_to(place.env["HOME"])
+    async with Wire("--socket", f"~/{below}", env=place.env) as shim:
+        assert "isError" not in await shim.call("ssh_hosts")
+    assert place.socket.is_socket()
+
+
 async def test_a_place_that_can_not_be_used_is_a_typed_error(short_path: Path) -> None:
     """Contract section 2: variables name absolute paths."""
     env = {"HOLDFAST_SOCKET": "relative", "HOME": str(short_path)}
@@ -268,8 +289,10 @@ async def test_an_installed_unit_is_started_by_systemd(
     """Contract section 1: systemctl where the unit is installed, else by hand."""
     place: Start = start()
     place.socket = short_path / "holdfast" / "holdfast.sock"
+    state = "running" if works else "auto-restart"
     systemctl = (
-        f'#!/bin/sh\necho "$*" > {short_path}/asked\n'
+        f'#!/bin/sh\necho "$*" >> {short_path}/asked\n'
+        f'[ "$2" = start ] || {{ echo SubState={state} && exit; }}\n'
         f"{'true' if works else 'exit 1'}\n"
         f"mkdir -m 700 {place.socket.parent}\n"
         f"{sys.executable} -m holdfast_daemon --socket {place.socket} &\n"
@@ -279,7 +302,8 @@ async def test_an_installed_unit_is_started_by_systemd(
     place.env.pop("SSH_DEFAULT_PASSWORD")
     async with Wire(env=place.env) as shim:
         assert "isError" not in await shim.call("ssh_hosts")
-    assert (short_path / "asked").read_text() == "--user start holdfast.service\n"
+    asked = (short_path / "asked").read_text().splitlines()
+    assert asked[0] == "--user start holdfast.service"
     assert len(place.started()) == 1
 
 

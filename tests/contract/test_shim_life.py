@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import holdfast
 import holdfast_shim
 from fakes.daemon import FakeDaemon
 from fakes.mcp_wire import Wire
@@ -236,3 +237,29 @@ def test_an_upgrade_underneath_it_leaves_no_call_without_an_answer(
         assert "was upgraded or removed" in one["error"]["message"]
         assert "SomethingNew" in one["error"]["message"]
     assert (shim.returncode, err) == (1, b"")
+
+
+@pytest.mark.parametrize(
+    "theirs", [None, "raise TypeError('a file of the new release')\n"]
+)
+async def test_an_upgrade_in_mid_life_is_told_as_that(
+    daemon: FakeDaemon, tmp_path: Path, theirs: str | None
+) -> None:
+    """NF-20, EX-20: the buggy shim asked for a report, and said it may have run."""
+    ours = Path(holdfast.__path__[0])
+    copy = tmp_path / ours.name
+    shutil.copytree(ours, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    env = {"PYTHONPATH": str(tmp_path)}
+    async with Wire(*options(daemon), program=SHIM, env=env) as shim:
+        assert "isError" not in await shim.call("ssh_exec", {"command": "echo on"})
+        if theirs is None:
+            (copy / "v1" / "forward_pb2.py").unlink()
+        else:
+            (copy / "v1" / "forward_pb2.py").write_text(theirs)
+        result = await shim.call("ssh_forward_list")
+        error = result["structuredContent"]["error"]
+        assert (error["reason"], error["ran"]) == ("UNSUPPORTED", "no")
+        assert "was upgraded or removed" in error["message"]
+        assert "restart" in error["hint"]
+        # What it has loaded goes on.
+        assert "isError" not in await shim.call("ssh_exec", {"command": "echo on"})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fakes.account import login
-from fakes.syncing import ROOTS
+from fakes.syncing import ROOTS, without_rsync
 from fakes.tools import served, tools
 
 if TYPE_CHECKING:
@@ -46,3 +46,27 @@ async def test_syncs_whatever_the_login_shell(tmp_path: Path, shell: str) -> Non
                         f"~{who.name}/"
                     )
                     assert (place / "sub" / NAME).stat().st_uid != 0
+
+
+async def test_a_home_is_the_same_without_rsync(tmp_path: Path) -> None:
+    """FI-02: `~` however it is spelt; what only a shell knows is refused, not made."""
+    source, back = tmp_path / "source", tmp_path / "back"
+    source.mkdir()
+    (source / "a").write_text("one")
+    with login(tmp_path, "bash") as (sshd, who), served(sshd, more=ROOTS) as world:
+        world.stop()
+        world.start(PATH=str(without_rsync(tmp_path / "here")))
+        async with tools(world, "--results", "structured") as ssh:
+            up = {"target": "box", "direction": "upload", "source": str(source)}
+            for there in ("~/", "~//below", "~/further/"):
+                await ssh.told("ssh_sync", **up, destination=there)
+                place = who.home / there.lstrip("~/")
+                assert (place / "a").read_text() == "one"
+            for there in ("~/", "~"):
+                down = {"target": "box", "direction": "download", "source": there}
+                await ssh.told("ssh_sync", **down, destination=str(back))
+                assert (back / "below" / "a").read_text() == "one"
+            error = await ssh.refused("ssh_sync", **up, destination=f"~{who.name}")
+            assert (error["reason"], error["ran"]) == ("INVALID_ARGUMENT", "no")
+            assert error["field"] == "destination"
+        assert not (who.home / f"~{who.name}").exists()

@@ -116,6 +116,12 @@ CASES = {
     "localhost by a proxy is not exempt": Case(
         "", NO, "NoHostAuthenticationForLocalhost yes\n  ProxyCommand {proxy}"
     ),
+    "localhost by an alias is not exempt": Case(
+        "", NO, f"NoHostAuthenticationForLocalhost yes\n  {ALIAS}"
+    ),
+    "localhost by an alias, changed": Case(
+        "web1.example {other}\n", NO, f"NoHostAuthenticationForLocalhost yes\n  {ALIAS}"
+    ),
     "by a proxy": Case("{name} {ed}\n", options="ProxyCommand {proxy}"),
     "by a proxy, changed": Case("{name} {other}\n", NO, "ProxyCommand {proxy}"),
     "revoked list": Case("{name} {ed}\n", NO, "RevokedHostKeys {list}"),
@@ -366,7 +372,7 @@ async def by_ssh(config: Path) -> bool:
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         _, said = await process.communicate()
     assert process.returncode in (7, 255), said
     assert b"Permission denied" not in said

@@ -78,6 +78,6 @@ async def test_a_caller_that_went_away_before_leaves_the_channel_to_the_next(
         await first
     # one promise for one channel: the second opens its own
     assert await second is None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         await opening
     assert warm.count == 1

@@ -16,13 +16,22 @@ from typing import TYPE_CHECKING, Any, Self
 import asyncssh
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from asyncssh import SSHKey, SSHServerConnection, SSHServerProcess
+    from asyncssh import SSHKey, SSHServerConnection
 
+_SFTP_VERSION = 3
 LOOPBACK = "127.0.0.1"
 USER = "somebody"
+
+
+def key_in(file: Path) -> SSHKey:
+    """Write a new private key; return its public half."""
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    key.write_private_key(str(file))
+    file.chmod(0o600)
+    return key.convert_to_public()
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,7 @@ class Seen:
         connections: How many there were.
         logins: How many got in.
         asked: How often a round of questions was begun.
+        refused: How many channels were one too many.
         attempts: Passwords and answers that came, in order.
         offered: Keys that were offered, in order.
     """
@@ -65,6 +75,7 @@ class Seen:
     connections: int = 0
     logins: int = 0
     asked: int = 0
+    refused: int = 0
     attempts: list[str] = field(default_factory=list[str])
     offered: list[str] = field(default_factory=list[str])
 
@@ -108,8 +119,8 @@ class Asking:
             lambda: _Server(self),
             LOOPBACK,
             self.port,
+            # no process factory: with one the library never asks about a channel
             server_host_keys=[self.host_key],
-            process_factory=self._command,
             encoding=None,
             login_timeout=self.grace,
         )
@@ -127,7 +138,8 @@ class Asking:
             command.cancel()
         await asyncio.gather(*commands, return_exceptions=True)
 
-    async def _command(self, process: SSHServerProcess[bytes]) -> None:
+    async def command(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        """Run what was asked for, until the server ends."""
         task = asyncio.create_task(_run(process))
         self._commands.add(task)
         task.add_done_callback(self._commands.discard)
@@ -154,7 +166,7 @@ class Asking:
 
     async def until(self, what: str, count: int) -> None:
         """Wait, bounded, until so many of a number in `seen` came."""
-        async with asyncio.timeout(20), self.changed:
+        async with asyncio.timeout(40), self.changed:
             await self.changed.wait_for(lambda: self.count(what) >= count)
 
     def count(self, what: str) -> int:
@@ -172,6 +184,18 @@ class Asking:
         self._told = asyncio.ensure_future(notify())
 
 
+class _Process(asyncssh.SSHServerProcess[bytes]):
+    """One channel, which tells its end."""
+
+    def __init__(self, asking: Asking, ended: Callable[[], None]) -> None:
+        super().__init__(asking.command, None, _SFTP_VERSION, allow_scp=False)
+        self._ended = ended
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._ended()
+
+
 class _Server(asyncssh.SSHServer):
     """One connection: where it stands in the steps."""
 
@@ -179,6 +203,7 @@ class _Server(asyncssh.SSHServer):
         self._asking = asking
         self._done = 0
         self._round = 0
+        self._channels = 0
 
     @property
     def _step(self) -> Step:
@@ -206,6 +231,17 @@ class _Server(asyncssh.SSHServer):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._asking.connections.discard(self._conn)
+
+    def session_requested(self) -> bool | _Process:
+        if self._channels >= self._asking.most_channels:
+            self._asking.seen.refused += 1
+            self._asking.tell()
+            return False
+        self._channels += 1
+        return _Process(self._asking, self._channel_ended)
+
+    def _channel_ended(self) -> None:
+        self._channels -= 1
 
     def begin_auth(self, username: str) -> bool:  # noqa: ARG002
         if self._asking.banner:
@@ -283,7 +319,7 @@ class _Server(asyncssh.SSHServer):
         self._asking.tell()
 
 
-async def _run(process: SSHServerProcess[bytes]) -> None:
+async def _run(process: asyncssh.SSHServerProcess[bytes]) -> None:
     """Run one command with its output passed on and its input closed."""
     shell = await asyncio.create_subprocess_exec(
         "/bin/sh",

@@ -8,6 +8,7 @@ lost.example      the command's outcome is not known
 gap.example       output was discarded before it could be read
 cut.example       the call breaks off after the first output, its job is forgotten
 late.example      fails after the first output, while input comes
+slow.example      is told that its command has begun when `let_in` is set
 """
 # ruff: noqa: N802, ARG002 - names and signatures of RPCs are the contract's
 
@@ -98,7 +99,7 @@ class LocalJob:
 
     async def ended(self) -> None:
         """Wait for its end."""
-        async with asyncio.timeout(30), self.grown:
+        async with asyncio.timeout(40), self.grown:
             await self.grown.wait_for(lambda: self.end is not None)
 
     def kill(self, name: int) -> None:
@@ -128,6 +129,7 @@ class LocalDaemon(
         self.jobs: dict[str, LocalJob] = {}
         self.begun = asyncio.Condition()
         self.connects: list[host_pb2.ConnectRequest] = []
+        self.let_in = asyncio.Event()
         self.intact = True
         self.config_error = ""
         self.records = [
@@ -182,7 +184,7 @@ class LocalDaemon(
 
     async def job(self, job_id: str = "j1") -> LocalJob:
         """Wait for a job to exist."""
-        async with asyncio.timeout(20), self.begun:
+        async with asyncio.timeout(40), self.begun:
             await self.begun.wait_for(lambda: job_id in self.jobs)
         return self.jobs[job_id]
 
@@ -338,6 +340,8 @@ class LocalDaemon(
         if request.target == "refused.example":
             await refuse(context, "HOST_UNREACHABLE", "refused.example refused")
         job = await self.start(request)
+        if request.target == "slow.example":
+            await self.let_in.wait()
         yield exec_pb2.InteractResponse(started=job.job_id)
         listening = asyncio.create_task(_listen(job, frames))
         try:

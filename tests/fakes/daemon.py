@@ -4,7 +4,8 @@ echo TEXT     exits 0 with TEXT
 wait          one progress frame, then nothing until `release` is set
 progress N    N progress frames that all carry the same value
 refuse        the typed refusal HOST_NOT_ALLOWED
-lose-once     the connection's loss before any frame, then `echo again`
+lose-once     the connection's loss before any frame, then `echo again`; `lose-once
+              refuse`: then the refusal
 flood N       N characters of output
 silent        an answer without a result
 crash         the process ends (only as a program)
@@ -138,6 +139,8 @@ class FakeDaemon:
         elif word == "lose-once" and request.request_id not in self.lost:
             self.lost.add(request.request_id)
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"at {self.socket}")
+        elif word == "lose-once" and rest == "refuse":
+            await refuse(context, "HOST_NOT_ALLOWED", "db1 is not allowed any more")
         elif word == "wait":
             yield _progress(0.0, "started")
             self.begun.set()

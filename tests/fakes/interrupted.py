@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MIB = 1024 * 1024
 LARGE = int(os.environ.get("HOLDFAST_SYNC_RESTART_MIB", "4")) * MIB
 # The small ones come at once; the large one takes until the test goes on.
-RATE = LARGE / 2
+RATE = LARGE / 8
 SLOW = MIB / 16
 SMALL = 20
 
@@ -67,7 +67,8 @@ def half(pair: Pair) -> bool:
     """Whether a part of the large file has come, and the small ones are there."""
     with contextlib.suppress(FileNotFoundError):
         part = any(draft.stat().st_size > 0 for draft in drafts(pair))
-        return part and (pair.destination / f"a{SMALL - 1:02}").exists()
+        small = (pair.destination / f"a{number:02}" for number in range(SMALL))
+        return part and all(path.exists() for path in small)
     return False
 
 

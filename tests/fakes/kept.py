@@ -55,7 +55,7 @@ class Kept:
         plan = Plan(
             ident, nonce, kind=kind, shell=shell, cwd=cwd, env=env or {}, name="box"
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(40):
             return await self.keeper.start(plan), nonce
 
     async def attach(
@@ -63,7 +63,7 @@ class Kept:
     ) -> tuple[Line, Collector]:
         """Attach with a collector of its own."""
         sink = Collector()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(40):
             line = await self.keeper.attach(
                 ident, nonce, offset, sink, input=not looking
             )
@@ -116,7 +116,6 @@ async def kept_on(
             keeper = Keeper(other, await find_host(sshd.config), made)
             for standing in await keeper.list():
                 await keeper.wipe(standing.ident)
-            await keeper.wipe("snothing")
             await other.close()
         assert not kept.room.parent.exists(), list(kept.room.rglob("*"))
         sshd.stop()
@@ -154,7 +153,7 @@ class Reading:
         self.base = offset
         self.data = b""
 
-    async def more(self, size: int, seconds: float = 20) -> None:
+    async def more(self, size: int, seconds: float = 40) -> None:
         """Wait until there are `size` bytes, or all there will be."""
         async with asyncio.timeout(seconds):
             while len(self.data) < size and self.follower.end is None:

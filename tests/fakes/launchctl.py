@@ -14,6 +14,29 @@ import sys
 from pathlib import Path
 
 NO_JOB = 113
+# As macOS 15 prints it, a block inside the job's own with a state of its own included.
+PRINTED = """\
+gui/501/io.holdfast.holdfastd = {{
+\tactive count = 1
+\ttype = LaunchAgent
+\tstate = {state}
+
+\tdefault environment = {{
+\t\tPATH => /usr/bin:/bin:/usr/sbin:/sbin
+\t}}
+
+\truns = 1
+{pid}\tlast exit code = {code}
+
+\tresource coalition = {{
+\t\tID = 1348
+\t\tstate = active
+\t\tactive count = 1
+\t}}
+
+\tspawn type = adaptive (6)
+}}
+"""
 
 
 def main(words: list[str]) -> int:
@@ -89,8 +112,14 @@ def _print(place: Path) -> int:
     if not (place / "plist").exists():
         return _say(NO_JOB, "Could not find service")
     pid = _running(place)
-    state = f"running\n\tpid = {pid}" if pid else "not running"
-    sys.stdout.write(f"io.holdfast.holdfastd = {{\n\tstate = {state}\n\truns = 1\n}}\n")
+    code = place / "exited"
+    sys.stdout.write(
+        PRINTED.format(
+            state="running" if pid else "not running",
+            pid=f"\tpid = {pid}\n" if pid else "",
+            code=code.read_text() if code.exists() else "(never exited)",
+        )
+    )
     return 0
 
 

@@ -40,7 +40,7 @@ class Collector:
 
     async def wait_for(self, text: bytes) -> None:
         """Wait until standard output contains `text`."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             while text not in self.out:
                 self._grown.clear()
                 await self._grown.wait()
@@ -82,7 +82,7 @@ async def run(lease: Lease, command: str) -> tuple[ChannelEnd, bytes, bytes]:
     sink = Collector()
     channel = await lease.open(command, sink)
     channel.eof()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(40):
         end = await channel.ended()
     return end, sink.out, sink.err
 

@@ -25,7 +25,7 @@ StartLimitBurst=50
 
 [Service]
 RestartSec=100ms
-WatchdogSec=1s
+WatchdogSec=5s
 Environment=HOLDFAST_SSH_CONFIG={ssh_config}
 """
 

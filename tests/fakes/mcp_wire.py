@@ -29,7 +29,7 @@ class Wire:
         self,
         *args: str,
         env: Mapping[str, str] | None = None,
-        seconds: float = 20,
+        seconds: float = 40,
         program: Sequence[str] = (),
     ) -> None:
         self._program = program
@@ -130,6 +130,6 @@ class Wire:
         assert self.process.stdin is not None
         self.process.stdin.close()
 
-    async def ended(self, seconds: float = 20.0) -> int:
+    async def ended(self, seconds: float = 40.0) -> int:
         """Return the exit code; it comes at once, where there is a core for it."""
         return await asyncio.wait_for(self.process.wait(), seconds)

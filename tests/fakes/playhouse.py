@@ -154,7 +154,7 @@ class Stage:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition` holds."""
-        async with asyncio.timeout(20), self._changed:
+        async with asyncio.timeout(40), self._changed:
             await self._changed.wait_for(condition)
 
     # What one who takes part needs

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOOPBACK = "127.0.0.1"
-PATIENCE = 15.0
+PATIENCE = 40.0
 _CHUNK = 32 * 1024
 # Held back by the proxy itself; beyond it the sockets' own buffers fill up.
 _HELD = 256 * 1024

@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-PATIENCE = 30.0
+PATIENCE = 40.0
 _CHUNK = 256 * 1024
 BLOCK = bytes(range(256)) * 1024
 
 
 @contextlib.contextmanager
-def serve(handle: Callable[[socket.socket], None], path: str = "") -> Generator[int]:
+def serve(
+    handle: Callable[[socket.socket], None], path: str = "", host: str = "127.0.0.1"
+) -> Generator[int]:
     """Answer each connection by `handle`, in a thread; yields the port."""
-    server = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    server = socket.socket(socket.AF_UNIX if path else family)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    server.bind(path or ("127.0.0.1", 0))
+    server.bind(path or (host, 0))
     server.listen(1024)
     open_now: set[socket.socket] = set()
 

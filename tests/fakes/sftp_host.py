@@ -12,7 +12,7 @@ from asyncssh import SFTPAttrs, SFTPName, SFTPServer
 from fakes.foreign_host import LOOPBACK, client_files, cmd
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from asyncssh import SSHServerChannel, SSHServerProcess
@@ -37,19 +37,28 @@ class Lies:
 class SftpHost:
     """One such server; anybody may log in."""
 
-    def __init__(self, lies: Lies | None = None, *, files: bool = True) -> None:
-        """Serve files, with `lies` among them; or none at all."""
+    def __init__(
+        self,
+        lies: Lies | None = None,
+        *,
+        files: bool = True,
+        serve: Callable[[SSHServerChannel[bytes]], SFTPServer] | None = None,
+    ) -> None:
+        """Serve files, with `lies` among them or by `serve`; or none at all."""
         self._lies = lies
+        self._serve = serve
         self._files = files
         self.port = 0
 
     async def __aenter__(self) -> Self:
         """Listen."""
         self.key = asyncssh.generate_private_key("ssh-ed25519")
-        lies = self._lies
+        lies, serve = self._lies, self._serve
 
         def served(channel: SSHServerChannel[bytes]) -> SFTPServer:
-            return _Fair(channel) if lies is None else _Lying(channel, lies)
+            if serve is not None:
+                return serve(channel)
+            return Fair(channel) if lies is None else _Lying(channel, lies)
 
         self._server = await asyncssh.create_server(
             _Login,
@@ -86,7 +95,9 @@ def _answer(process: SSHServerProcess[bytes]) -> None:
     process.exit(reply.code or 0)
 
 
-class _Fair(SFTPServer):
+class Fair(SFTPServer):
+    """Serves what there is."""
+
     def map_path(self, path: bytes) -> bytes:
         # as on Windows: either slash, and a drive, before which one may stand
         bare = path.replace(b"\\", b"/").lstrip(b"/")
@@ -105,7 +116,7 @@ class _Fair(SFTPServer):
         super().symlink(newpath, oldpath)
 
 
-class _Lying(_Fair):
+class _Lying(Fair):
     def __init__(self, channel: SSHServerChannel[bytes], lies: Lies) -> None:
         super().__init__(channel)
         self._lies = lies

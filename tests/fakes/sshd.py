@@ -12,6 +12,7 @@ import contextlib
 import getpass
 import os
 import pwd
+import select
 import shutil
 import signal
 import socket
@@ -20,13 +21,13 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import IO, TYPE_CHECKING, ClassVar, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 PRIVILEGE_SEPARATION = Path("/run/sshd")
-PATIENCE = 15.0
+PATIENCE = 40.0
 # RSA keys take long to make: so many are made, no larger than need be, and handed out
 # in turn.
 _RSA_KEYS = 6
@@ -146,6 +147,7 @@ class Log:
         self._lines: list[str] = []
         self._changed = threading.Condition()
         self._open = 0
+        self._stream: IO[str] | None = None
 
     def follow(self, process: subprocess.Popen[str]) -> threading.Thread:
         """Read the standard error of `process` until it ends."""
@@ -158,6 +160,7 @@ class Log:
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None
         with process.stderr as stream:
+            self._stream = stream
             for line in stream:
                 with self._changed:
                     self._lines.append(line.rstrip("\r\n"))
@@ -165,6 +168,17 @@ class Log:
         with self._changed:
             self._open -= 1
             self._changed.notify_all()
+
+    def catch_up(self) -> None:
+        """Let the reader take what was written by now, where it waits for its turn."""
+        limit = time.monotonic() + 1
+        with contextlib.suppress(ValueError):  # it is closed: all was read
+            while (
+                self._stream is not None
+                and select.select([self._stream], [], [], 0)[0]
+                and time.monotonic() < limit
+            ):
+                time.sleep(0.005)
 
     def count(self, text: str, *, after: int = 0) -> int:
         """Return how many lines contain `text`."""
@@ -270,6 +284,7 @@ class Sshd:
     @property
     def logins(self) -> int:
         """How many logins it accepted."""
+        self.log.catch_up()
         return self.log.count("Accepted ") - self.log.count("Accepted key ")
 
     @property

@@ -6,10 +6,8 @@ import asyncio
 import os
 import secrets
 import socket
-from typing import TYPE_CHECKING, Self
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import Self
 
 _MESSAGE_BYTES = 4096
 
@@ -37,6 +35,8 @@ class Supervisor:
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
+        if not self.address.startswith("@"):
+            Path(self.address).unlink()
 
     def receive(self, seconds: float = 30.0) -> dict[str, str]:
         """Return the fields of the next message; TimeoutError when none comes."""

@@ -36,7 +36,7 @@ class Terminal:
         said: All that was ever shown.
     """
 
-    def __init__(self, *, seconds: float = 20) -> None:
+    def __init__(self, *, seconds: float = 40) -> None:
         self._seconds = seconds
         self._ours, self._theirs = pty.openpty()
         self.shown = b""
@@ -134,7 +134,7 @@ class Terminal:
 
 
 @contextlib.asynccontextmanager
-async def sitting(*, seconds: float = 20) -> AsyncGenerator[Terminal]:
+async def sitting(*, seconds: float = 40) -> AsyncGenerator[Terminal]:
     """Yield a terminal whose program is gone at the end."""
     with Terminal(seconds=seconds) as one:
         try:

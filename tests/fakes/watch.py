@@ -22,17 +22,21 @@ if TYPE_CHECKING:
 
     _T = TypeVar("_T")
 
-PATIENCE = 30.0
+PATIENCE = 40.0
 _LOOK_SECONDS = 0.02
 
 
 def until(condition: Callable[[], _T], what: str, seconds: float = PATIENCE) -> _T:
-    """Return the first true answer of `condition`; other processes send no event."""
+    """Return the first true answer of `condition`; other processes send no event.
+
+    A file or process that goes in the middle of a look is looked at anew.
+    """
     limit = time.monotonic() + seconds
     while True:
-        found = condition()
-        if found:
-            return found
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found = condition()
+            if found:
+                return found
         assert time.monotonic() < limit, f"not within {seconds:g} s: {what}"
         time.sleep(_LOOK_SECONDS)
 
@@ -69,6 +73,17 @@ def memory(pid: int) -> int:
     raise AssertionError(f"process {pid} has no memory")
 
 
+def contents(directory: Path) -> dict[Path, bytes]:
+    """Return the files below `directory` and their text; some may go meanwhile."""
+    found: dict[Path, bytes] = {}
+    for at, _, names in os.walk(directory):
+        for path in (Path(at, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file():
+                    found[path] = path.read_bytes()
+    return found
+
+
 def weight(directory: Path) -> int:
     """Return the bytes of a directory's files, hidden ones included.
 
@@ -92,6 +107,18 @@ def started_by(text: str) -> list[int]:
             if text.encode() in (directory / "cmdline").read_bytes():
                 found.append(int(directory.name))
     return found
+
+
+def in_front(program: Path) -> bool:
+    """Say whether what its terminal sends a key's signal to is `program`."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            # its group, and the one in the foreground: proc(5)
+            if words[0] == os.fsencode(program) and fields[2] == fields[5]:
+                return True
+    return False
 
 
 def told_of(directory: Path) -> dict[int, str]:
@@ -127,8 +154,9 @@ def _serves(process: Path, world: World) -> bool:
 
 def records(world: World) -> list[dict[str, Any]]:
     """Return the audit log as it stands on the disk, oldest first."""
-    lines = (world.state / "audit" / "audit.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    text = (world.state / "audit" / "audit.jsonl").read_text()
+    # the last line may just be written
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def first_answer(

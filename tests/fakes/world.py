@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from fakes import forked, strays
@@ -20,10 +19,11 @@ from fakes.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 __all__ = ["PATIENCE", "World", "program"]
 
-PATIENCE = 20.0
+PATIENCE = 40.0
 _STRIPPED = ("HOLDFAST_", "SSH_", "XDG_", "MCP_", "CLAUDE_", "NOTIFY_", "JOURNAL_")
 
 
@@ -84,8 +84,11 @@ class World:
 
     def configure(self, text: str) -> None:
         """Write the configuration."""
-        self.config.write_text(text)
-        self.config.chmod(0o600)
+        # in one step: a daemon that looks just then would find it empty
+        new = self.config.with_name(f"{self.config.name}.new")
+        new.write_text(text)
+        new.chmod(0o600)
+        new.replace(self.config)
 
     def start(self, **environment: str) -> None:
         """Start the daemon; returns when it says READY=1."""
@@ -97,7 +100,6 @@ class World:
             )
             while "READY" not in supervisor.receive(PATIENCE):
                 pass
-        Path(supervisor.address).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Stop it for good; who still has its socket named fails the test."""

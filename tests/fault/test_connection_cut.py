@@ -80,10 +80,11 @@ async def test_a_host_behind_such_a_jump_host_is_no_storm_either(
     assert caught.value.reason in (Reason.HOST_UNREACHABLE, Reason.CONNECTION_LOST)
 
 
+@pytest.mark.timed
 async def test_a_host_that_was_mended_is_used_again_and_its_failures_forgotten(
     tmp_path: Path,
 ) -> None:
-    async with Odd(cut="login") as odd, make_pool() as pool:
+    async with Odd(cut="login") as odd, make_pool(login_pause_seconds=1) as pool:
         host = odd.host(tmp_path / "kh")
         with pytest.raises(LinkError):
             await work(pool, host)
@@ -95,8 +96,8 @@ async def test_a_host_that_was_mended_is_used_again_and_its_failures_forgotten(
             await link.wait_closed()
         begun = time.monotonic()
         assert await work(pool, host) == b"hi"
-        # the pause had grown to 1.2 s, and half of it at least would pass
-        assert time.monotonic() - begun < 0.6
+        # the pause had grown to 4 s, and half of it at least would pass
+        assert time.monotonic() - begun < 2
 
 
 @pytest.mark.parametrize("code", [0, 3])

@@ -42,10 +42,10 @@ async def refused(host: Host, **limits: float) -> DaemonError:
 async def test_a_host_that_never_speaks_is_given_up_in_time() -> None:
     """AU-11: the connect timeout is apart from the command's; bad input."""
     async with raw_server(mute) as port:
-        error = await refused(somewhere(port, connect_timeout=0.3))
+        error = await refused(somewhere(port, connect_timeout=2))
     assert error.reason is Reason.CONNECT_TIMEOUT
     assert error.metadata["waiting_for"] == "a word from it"
-    assert error.metadata["seconds"] == "0.3"
+    assert error.metadata["seconds"] == "2"
 
 
 async def test_a_refused_port_is_said_so() -> None:
@@ -239,7 +239,7 @@ async def test_a_caller_who_gives_up_leaves_no_channel_behind(tmp_path: Path) ->
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):
             while lease.link.channels:
                 await lease.link.rtt()
         assert (await run(lease, "print hi"))[1] == b"hi"

@@ -212,7 +212,7 @@ async def test_a_daemon_that_was_killed(
         async with tools(world, "--results", "structured") as one:
             ways = Ways(one, tmp_path, way)
             (ways.source / "big").write_bytes(os.urandom(12 * MIB))
-            proxy.throttle(3 * MIB)
+            proxy.throttle(2 * MIB)
             asking = asyncio.create_task(one.call("ssh_copy", **ways.filled("big")))
             await soon(lambda: ways.arrived() >= 5 * MIB, "some of it is there", 30)
             world.kill()
@@ -226,6 +226,7 @@ async def test_a_daemon_that_was_killed(
             ended = await other.ended(job["job_id"])
             assert (ended["status"], ended["exit_code"]) == ("exited", 0), ended
     carried = proxy.up if way == "upload" else proxy.down
-    assert carried - before <= 8 * MIB
+    # the rest, and what was on its way just then; from the start again it were 12
+    assert carried - before <= 11 * MIB
     assert (ways.destination / "big").read_bytes() == (ways.source / "big").read_bytes()
     assert ways.left() == ["big"]

@@ -111,6 +111,7 @@ async def test_a_shared_directory_after_a_restart(
                     "some of it is there",
                     30,
                 )
+                proxy.throttle(MIB / 16)
                 (stage,) = ways.destination.iterdir()
                 assert stage.stat().st_mode & 0o077 == 0
                 world.kill()
@@ -221,7 +222,7 @@ async def test_a_copy_of_next_to_nothing_but_long_can_be_stopped(
         await soon(begun, "it has begun", 30)
         jobs = (await other.told("ssh_job_list", running_only=True))["jobs"]
         (job_id,) = [job["job_id"] for job in jobs if "copy" in job["command"]]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             stopped = await other.stop(job_id)
         assert stopped["status"] == "cancelled"
     assert content(await asking)["status"] == "cancelled"
@@ -282,6 +283,69 @@ async def test_times_that_can_not_be(tmp_path: Path, time: int) -> None:
             assert ways.left() == ["a", "b"]
 
 
+# As one that has to copy all onto another disk.
+_SLOW = """#!/bin/sh
+echo "$0" >>"$HOME/done"
+sleep 4
+PATH=${PATH#*:}
+exec "${0##*/}" "$@"
+"""
+
+
+async def test_a_host_that_takes_its_time_to_put_all_in_place(tmp_path: Path) -> None:
+    """NF-15: it was taken for dead, and all was put a second time beside the first."""
+    programs, host = tmp_path / "bin", tmp_path / "host"
+    for one in (programs, host):
+        one.mkdir()
+    (programs / "mv").write_text(_SLOW)
+    (programs / "mv").chmod(0o755)
+    options = {"SetEnv": f"HOME={host} PATH={programs}:{os.environ['PATH']}"}
+    with (
+        Sshd(host, options=options) as sshd,
+        served(sshd, more=ROOTS, limits="copy_idle_seconds = 1\n") as world,
+    ):
+        async with tools(world, "--results", "structured") as ssh:
+            ways = Ways(ssh, tmp_path, "upload")
+            (ways.source / "t").mkdir()
+            (ways.source / "t/f").write_bytes(os.urandom(1000))
+            told = await ways.copy("t", recursive=True)
+            assert (told["status"], told["files"]) == ("exited", 1)
+            there = ways.destination / "t/f"
+            assert there.read_bytes() == (ways.source / "t/f").read_bytes()
+    assert len((host / "done").read_text().splitlines()) == 1
+
+
+_TOUCH = """#!/bin/sh
+echo "touch: setting times: Operation not permitted" >&2
+exit 1
+"""
+
+
+@pytest.mark.parametrize("kind", ["shell", "SFTP"])
+@pytest.mark.parametrize("name", ["t", "t/f"])
+async def test_a_host_that_takes_no_times(tmp_path: Path, kind: str, name: str) -> None:
+    """FI-01: what was asked to be kept and could not be was kept back."""
+    programs, host = tmp_path / "bin", tmp_path / "host"
+    for one in (programs, host):
+        one.mkdir()
+    (programs / "touch").write_text(_TOUCH)
+    (programs / "touch").chmod(0o755)
+    options = {"SetEnv": f"HOME={host} PATH={programs}:{os.environ['PATH']}"}
+    if kind == "SFTP":
+        options["ForceCommand"] = "internal-sftp -P setstat"
+        options["Subsystem"] = "sftp internal-sftp"
+    with Sshd(host, options=options) as sshd, served(sshd, more=ROOTS) as world:
+        async with tools(world, "--results", "structured") as ssh:
+            ways = Ways(ssh, tmp_path, "upload")
+            (ways.source / "t").mkdir()
+            (ways.source / "t/f").write_bytes(os.urandom(1000))
+            told = await ways.copy(name, recursive=True, preserve=True)
+            assert told["files"] == 1
+            assert "not every mode and time could be set: " in told["note"]
+            why = "Permission denied" if kind == "SFTP" else "setting times"
+            assert why in told["note"]
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_what_is_left_by_a_stop_is_told(
     sshd: Sshd, tmp_path: Path, way: str
@@ -309,7 +373,7 @@ async def test_what_is_left_by_a_stop_is_told(
                 assert (left in told.get("note", "")) if left else "note" not in told
                 proxy.heal()
                 proxy.throttle(0)
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(40):
                     # Without a shell it is being deleted still.
                     while (again := await one.call("ssh_copy", **ways.filled("big")))[
                         "structuredContent"

@@ -96,7 +96,7 @@ def enough(ways: Ways, least: int) -> bool:
 
 async def copying(ssh: Tools) -> str:
     """Return the job that copies."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while True:
             jobs = (await ssh.told("ssh_job_list", running_only=True))["jobs"]
             for job in jobs:
@@ -115,7 +115,7 @@ async def begun(
         tools(world, "--no-autostart", client="other") as other,
     ):
         ways.ssh = one
-        proxy.throttle(SIZE)
+        proxy.throttle(SIZE / 4)
         asking = asyncio.create_task(
             one.call("ssh_copy", **ways.filled(name, recursive=True, **arguments))
         )
@@ -187,7 +187,7 @@ async def test_killed_again_and_again(
     name = filled(ways, many=many)
     size = weight(ways.source)
     async with tools(world, "--no-autostart") as one:
-        proxy.throttle(SIZE)
+        proxy.throttle(SIZE / 4)
         asked = ways.filled(name, recursive=True, request_id="again")
         error = asyncio.create_task(one.call("ssh_copy", **asked))
         for kill in range(KILLS):
@@ -196,7 +196,7 @@ async def test_killed_again_and_again(
             proxy.throttle(MIB / 16)
             await asyncio.to_thread(world.kill)
             assert name not in ways.left()
-            proxy.throttle(SIZE)
+            proxy.throttle(SIZE / 4)
             await asyncio.to_thread(world.start)
         assert failure(await error)["reason"] == "DAEMON_LOST"
         told = content(await one.call("ssh_copy", **asked))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import hashlib
+import json
 import os
 import re
 import signal
@@ -12,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.cells import cell_len
 
 from fakes.copying import WAYS, Ways
 from fakes.filing import host_of_files
@@ -126,7 +129,7 @@ async def test_its_agent_is_killed(world: World, proxy: Proxy, ways: Ways) -> No
     """NF-15: the copy goes on while the client is away, and another reads its end."""
     async with tools(world, client="other") as other:
         async with tools(world) as ssh:
-            proxy.throttle(SIZE)
+            proxy.throttle(SIZE / 4)
             arguments = ways.filled("big")
             await ssh.wire.start(
                 "tools/call", {"name": "ssh_copy", "arguments": arguments}
@@ -150,7 +153,7 @@ async def test_its_command_line_is_killed(
 ) -> None:
     """NF-15: so it does when a terminal is closed; `holdfast job` tells its end."""
     async with tools(world, client="other") as other:
-        proxy.throttle(SIZE)
+        proxy.throttle(SIZE / 4)
         async with typed(world, *words(ways)) as process:
             await half(ways, proxy)
             job_id = await copying(other)
@@ -168,7 +171,7 @@ async def test_its_command_line_is_killed(
 async def test_a_person_ends_it(world: World, proxy: Proxy, ways: Ways) -> None:
     """NF-15: Ctrl-C ends the copy itself, and leaves nothing half."""
     async with tools(world, client="other") as other:
-        proxy.throttle(SIZE)
+        proxy.throttle(SIZE / 4)
         async with typed(world, *words(ways)) as process:
             await half(ways, proxy)
             job_id = await copying(other)
@@ -179,13 +182,54 @@ async def test_a_person_ends_it(world: World, proxy: Proxy, ways: Ways) -> None:
     await soon(lambda: ways.left() == [], "nothing is left", 20)
 
 
+@pytest.mark.parametrize("way", ["upload"])
+async def test_a_bar_that_is_killed_leaves_the_cursor(
+    world: World, proxy: Proxy, ways: Ways
+) -> None:
+    """NF-15: what ends or stops us at once has nothing to set back."""
+    proxy.throttle(SIZE / 4)
+    async with sitting() as person:
+        await person.run(program("holdfast"), *words(ways), env=world.environment)
+        await half(ways, proxy)
+        await person.until(r"big.*?/s")
+        assert person.process is not None
+        person.process.send_signal(signal.SIGTERM)
+        await person.ended()
+        assert person.said.rfind(b"\x1b[?25h") >= person.said.rfind(b"\x1b[?25l")
+    proxy.throttle(0)
+    await soon(lambda: ways.left() == ["big"] and whole(ways), "it went on", 20)
+
+
+@pytest.mark.parametrize("way", ["upload"])
+async def test_the_line_of_a_sync_fits_the_terminal(
+    world: World, proxy: Proxy, ways: Ways
+) -> None:
+    """FI-05: what is wider is wrapped, and each line after it leaves one behind."""
+    for number in range(40):
+        (ways.source / f"{number:02} {'a long name ' * 4}{'漢' * 20}").write_bytes(
+            os.urandom(MIB // 8)
+        )
+    await asyncio.to_thread(world.cli, "exec", "box", "true")
+    proxy.throttle(2 * MIB)
+    columns = 50
+    async with sitting(seconds=60) as person:
+        person.resize(columns, 24)
+        words = ("sync", str(ways.source), f"box:{ways.destination}")
+        await person.run(program("holdfast"), *words, env=world.environment)
+        assert await person.ended() == 0
+        await person.until("compared")
+    lines = re.findall(r"\r\x1b\[K(\d+ bytes; [^\r\n]+)", person.said.decode())
+    assert any("a long name" in line for line in lines)
+    assert max(map(cell_len, lines)) < columns
+
+
 @BOTH
 @pytest.mark.parametrize("dies", [True, False], ids=["crash", "restart"])
 async def test_a_person_waits_over_a_restart(
     world: World, proxy: Proxy, ways: Ways, *, dies: bool
 ) -> None:
     """NF-15: `holdfast copy` waits on with the next daemon; there is one copy."""
-    proxy.throttle(SIZE)
+    proxy.throttle(SIZE / 4)
     async with typed(world, *words(ways), "--json") as process:
         await half(ways, proxy)
         await asyncio.to_thread(world.kill if dies else world.stop)
@@ -198,6 +242,39 @@ async def test_a_person_waits_over_a_restart(
     assert whole(ways)
     jobs = await asyncio.to_thread(world.cli_json, "jobs")
     assert [job["status"] for job in jobs["jobs"]] == ["exited"]
+
+
+@pytest.mark.parametrize("way", ["upload"])
+async def test_a_person_who_waits_for_long_waits_over_a_restart(
+    world: World, proxy: Proxy, ways: Ways
+) -> None:
+    """NF-15, NF-17: it is the same copy however long ago it began; there is one."""
+    proxy.throttle(SIZE / 4)
+    async with typed(world, *words(ways), "--json") as process:
+        await half(ways, proxy)
+        process.send_signal(signal.SIGSTOP)  # it would start a daemon of its own
+        try:
+            await asyncio.to_thread(world.kill)
+            begun_earlier(world, request_id_seconds=600)
+            await asyncio.to_thread(world.start)
+            await soon(lambda: world.cli_json("status")["jobs_running"], "it goes on")
+        finally:
+            process.send_signal(signal.SIGCONT)
+        proxy.throttle(0)
+        _, err = await asyncio.wait_for(process.communicate(), 60)
+        assert process.returncode == 0, err
+    assert whole(ways)
+    jobs = await asyncio.to_thread(world.cli_json, "jobs")
+    assert [job["status"] for job in jobs["jobs"]] == ["exited"]
+
+
+def begun_earlier(world: World, *, request_id_seconds: float) -> None:
+    """Have the one job, which no daemon knows now, have begun that long ago."""
+    (path,) = world.state.glob("jobs/*/job.json")
+    row = json.loads(path.read_text())
+    age = dt.timedelta(seconds=2 * request_id_seconds)
+    begun = dt.datetime.fromisoformat(row["started"]) - age
+    path.write_text(json.dumps({**row, "started": begun.isoformat()}))
 
 
 # what holds it up
@@ -229,7 +306,7 @@ async def test_a_peer_that_stands_still(world: World, proxy: Proxy, ways: Ways) 
     """NF-15: a frozen host is not waited for without end; called again it goes on."""
     async with tools(world, client="other") as other:
         ways.ssh = other
-        proxy.throttle(SIZE)
+        proxy.throttle(SIZE / 4)
         asking = asyncio.create_task(other.call("ssh_copy", **ways.filled("big")))
         await half(ways, proxy)
         proxy.freeze()
@@ -251,7 +328,7 @@ async def test_a_link_that_stands_still(
     """NF-15: one that stands still is left, and the job goes on by another link."""
     async with tools(world, client="other") as other:
         ways.ssh = other
-        proxy.throttle(SIZE)
+        proxy.throttle(SIZE / 4)
         asking = asyncio.create_task(other.call("ssh_copy", **ways.filled("big")))
         await half(ways, proxy)
         frozen = sshd.freeze_connections()
@@ -275,7 +352,7 @@ async def test_an_agent_sees_how_far_it_is(
 ) -> None:
     """FI-12, NF-15: notifications tell bytes, of how many, and rise; no content."""
     async with tools(world) as ssh:
-        proxy.throttle(SIZE / 2)
+        proxy.throttle(SIZE / 4)
         asked: dict[str, Any] = {
             "name": "ssh_copy",
             "arguments": ways.filled("big"),
@@ -299,7 +376,7 @@ async def test_an_agent_sees_how_far_it_is(
 @BOTH
 async def test_a_person_sees_a_bar(world: World, proxy: Proxy, ways: Ways) -> None:
     """FI-12: a bar with bytes, rate and time left on a terminal, and none elsewhere."""
-    proxy.throttle(SIZE / 3)
+    proxy.throttle(SIZE / 4)
     async with sitting(seconds=40) as terminal:
         await terminal.run(
             program("holdfast"),

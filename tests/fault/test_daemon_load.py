@@ -77,7 +77,7 @@ async def test_four_thousand_calls_at_once_are_all_answered(
 async def _others_work(client: DaemonClient) -> None:
     """Bounded, so that a daemon that waits for the stopped one fails the test."""
     stub = exec_pb2_grpc.ExecServiceStub(client.channel)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         for number in range(10):
             result = await run(client, f"echo {number}")
             assert result.stdout == f"{number}\n"

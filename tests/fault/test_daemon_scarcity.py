@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,7 @@ async def test_a_full_disk_is_told_and_recovered_from(
         await asyncio.to_thread(gate.touch)
         # It runs to its end with its real exit code, though its output found no room.
         read = {"job_id": job.job_id, "wait_seconds": 20}
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(40):
             while True:
                 told = await shim.call("ssh_job_read", {**read, "tail_lines": 1})
                 if told["content"][0]["text"].startswith("exit 0"):
@@ -161,7 +162,7 @@ async def test_too_few_descriptors_are_told_and_survived(
                     except OSError:
                         return False
 
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(40):
                     assert await works()
             done = await asyncio.to_thread(world.cli, "exec", "box", "--", "echo", "hi")
             assert done.stdout == b"hi\n"
@@ -171,3 +172,44 @@ async def test_too_few_descriptors_are_told_and_survived(
         finally:
             daemon.kill()
             daemon.wait()
+
+
+@pytest.mark.parametrize("way", ["exec", "session"])
+async def test_a_command_whose_output_can_not_be_read_now_has_run(
+    short_path: Path, sshd: Sshd, tmp_path: Path, way: str
+) -> None:
+    """EX-20: in a session it was told that nothing ran."""
+    gate = tmp_path / "gate"
+    command = f"seq 100000; until [ -e {gate} ]; do sleep 0.05; done; exit 3"
+    with World(short_path, ssh_config=sshd.config) as world:
+        async with Wire(env=world.environment) as shim:
+            where = {"target": "box"}
+            if way == "session":
+                opened = await shim.call(
+                    "ssh_session_open", {"target": "box", "durability": "held"}
+                )
+                where = {"session": opened["structuredContent"]["session_id"]}
+            tool = "ssh_exec" if way == "exec" else "ssh_session_run"
+            asked = {"name": tool, "arguments": {**where, "command": command}}
+            await shim.call(tool, {**where, "command": "true"})
+            ident = await shim.start("tools/call", asked)
+            await soon(lambda: _on_disk(world) > 500_000, "it is on disk")
+            before = resource.prlimit(world.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(world.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+            try:
+                gate.touch()
+                result = (await shim.reply(ident))["result"]
+            finally:
+                resource.prlimit(world.pid, resource.RLIMIT_NOFILE, before)
+            assert "isError" not in result, result
+            told = result["structuredContent"]
+            assert told["exit_code"] == 3
+            assert "could not be read just now" in told["note"]
+            read = {"job_id": told["job_id"], "tail_lines": 1}
+            again = (await shim.call("ssh_job_read", read))["structuredContent"]
+            assert (again["stdout"], again["exit_code"]) == ("100000\n", 3)
+
+
+def _on_disk(world: World) -> int:
+    files = (world.state / "jobs").glob("*/*.seg")
+    return sum(file.stat().st_size for file in files)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +93,17 @@ async def test_its_result_is_that_of_any_command(host: Sshd) -> None:
             await forgotten(host)
 
 
+async def test_a_path_that_leads_nowhere_is_its_own(host: Sshd) -> None:
+    """NF-10: with such a PATH it never ran, for want of a program of ours."""
+    with served(host) as world:
+        async with tools(world) as ssh:
+            for more in ({}, {"shell": "bash"}):
+                told = await ssh.run(
+                    "echo $PATH", durable=True, env={"PATH": "/nowhere"}, **more
+                )
+                assert (told["exit_code"], told["stdout"]) == (0, "/nowhere\n"), told
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason", "field"),
     [
@@ -169,7 +182,7 @@ async def test_a_stop_of_the_daemon_leaves_it(host: Sshd) -> None:
             world.start()
             row = await ssh.told("ssh_job_list", running_only=True)
             assert [one["job_id"] for one in row["jobs"]] == [durable]
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(40):
                 while not (stopped := await ssh.told("ssh_job_stop", job_id=durable))[
                     "stopped"
                 ]:
@@ -257,7 +270,7 @@ async def printed_pid(ssh: Tools, job: str) -> int:
 
 async def soon_printed(ssh: Tools, job: str, word: str) -> None:
     """Wait until a job has printed a word."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while word not in (await ssh.read(job, offset=0, wait_seconds=1))["stdout"]:
             pass
 
@@ -319,7 +332,7 @@ async def test_a_crash_at_each_step_runs_it_once_at_most(
             await ssh.call("ssh_exec", command=command, **given)
             # the next one is asked, and nobody who is about to die
             await soon(lambda: not alive(first), "it died there")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(40):
                 while not (jobs := (await ssh.told("ssh_job_list"))["jobs"]):
                     await moment()
             told = await ended(ssh, jobs[0]["job_id"])
@@ -330,6 +343,64 @@ async def test_a_crash_at_each_step_runs_it_once_at_most(
             if not runs:
                 assert "never ran" in told["note"]
             await forgotten(host)
+
+
+async def test_a_host_that_was_away_at_the_start_forgets_it_later(
+    host: Sshd, tmp_path: Path
+) -> None:
+    """NF-10, NF-20: once somebody is connected to it; nobody logs in for that."""
+    with (
+        Proxy(host.port) as proxy,
+        served(proxy.config(host, tmp_path / "config")) as world,
+    ):
+        world.stop()
+        world.start(HOLDFAST_FAILPOINT="exec.durable.forgotten", HOLDFAST_TESTING="1")
+        first = world.pid
+        async with tools(world, "--no-autostart") as ssh:
+            await ssh.call("ssh_exec", command="true", durable=True, target="box")
+            await soon(lambda: not alive(first), "it died there")
+        assert kept(host)
+        proxy.refuse()
+        await asyncio.to_thread(world.start)
+        await soon(lambda: "left on its host" in world.log.read_text(), "it was tried")
+        proxy.heal()
+        async with tools(world, "--no-autostart") as ssh:
+            assert (await ssh.run("echo here"))["stdout"] == "here\n"
+            await forgotten(host)
+
+
+async def test_one_past_its_time_is_known_until_its_host_has_forgotten_it(
+    tmp_path: Path,
+) -> None:
+    """NF-10: its host is slow, there are too many others, and the daemon is killed."""
+    programs, held, gate = tmp_path / "bin", tmp_path / "held", tmp_path / "gate"
+    home = tmp_path / "sshd" / "home"
+    home.mkdir(parents=True)
+    programs.mkdir()
+    os.mkfifo(gate)
+    wait = f"case $1 in -rf) : >{held}; read -r _ <{gate} ;; esac"
+    slow = f'#!/bin/sh\n{wait}\nexec {shutil.which("rm")} "$@"\n'
+    path = f"PATH={programs}:{os.environ['PATH']}"
+    limits = "jobs_kept = 10\nreap_seconds = 0.1\n"
+    with (
+        Sshd(tmp_path / "sshd", options={"SetEnv": f"HOME={home} {path}"}) as host,
+        served(host, limits=limits) as world,
+    ):
+        async with tools(world, "--no-autostart") as ssh:
+            (programs / "rm").write_text(slow)
+            (programs / "rm").chmod(0o755)
+            one = await ssh.run("true", durable=True)
+            await soon(held.exists, "its host is told to forget it")
+            others = [(await ssh.run("true"))["job_id"] for _ in range(12)]
+            # the first of them goes, for which it was in the way
+            async with asyncio.timeout(40):
+                while "isError" not in await ssh.call("ssh_job_read", job_id=others[0]):
+                    await moment()
+            assert (await ssh.read(one["job_id"], offset=0))["exit_code"] == 0
+            await asyncio.to_thread(world.kill)
+        (programs / "rm").unlink()
+        await asyncio.to_thread(world.start)
+        await forgotten(host)
 
 
 async def test_what_was_settled_never_begins(host: Sshd) -> None:

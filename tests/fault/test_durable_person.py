@@ -93,6 +93,28 @@ def asked(
                 asking.kill()
 
 
+def test_a_stdin_that_does_not_end_is_told(host: Sshd) -> None:
+    """IN-08: all of it is the command's input, so nothing ran and nothing was said."""
+    with served(host) as world:
+        words = ["exec", "--durable", "box", "cat; exit 5"]
+        with subprocess.Popen(
+            [program("holdfast"), *words],
+            env=world.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as asking:
+            assert asking.stderr is not None
+            said = asking.stderr.readline()
+            assert b"until stdin ends" in said
+            assert b"-n" in said
+            out, err = asking.communicate(b"typed", timeout=PATIENCE)
+        assert (asking.returncode, out) == (5, b"typed")
+        told = world.cli(*words, stdin=b"piped", check=False)
+        assert (told.returncode, told.stdout) == (5, b"piped")
+        assert b"until stdin ends" not in told.stderr + err
+
+
 @pytest.mark.parametrize(
     ("place", "count", "code"),
     [("exec.durable.recorded", 0, 255), ("exec.durable.begun", 1, 4)],

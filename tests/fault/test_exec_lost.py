@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import os
 import signal
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fakes.asyncssh_server import Odd
+from fakes.gate import Gate
 from fakes.tools import Tools, served, text, tools
 from fakes.watch import alive, moment
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fakes.sshd import Sshd
 
 pytestmark = [
@@ -122,7 +128,7 @@ async def test_a_timeout_without_a_process_group_still_ends_the_call(
 ) -> None:
     """EX-05: a server that takes no signal; it is said that the command may run on."""
     async with Odd() as odd:
-        asked = {**odd_call(odd, "hang"), "timeout_seconds": 1}
+        asked = {**odd_call(odd, "hang"), "timeout_seconds": 4}
         result = await ssh.told("ssh_exec", **asked)
         assert (result["status"], result["ok"]) == ("timed_out", False)
         assert "may still run" in result["note"]
@@ -193,6 +199,48 @@ async def test_a_killed_daemon_forgets_no_outcome_and_invents_none(
             assert (await ssh.read(ended["job_id"]))["exit_code"] == 5
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_command_that_a_crash_ended_is_known_however_long_it_ran(
+    sshd: Sshd,
+) -> None:
+    """EX-16, NF-17: it went at once, as if long ended, and the call ran again."""
+    with served(sshd, limits="job_write_seconds = 0\n") as world:
+        async with tools(world) as ssh:
+            asked = {"command": "echo $$; exec sleep 300", "request_id": "build"}
+            told = await ssh.told("ssh_exec", target="box", wait_seconds=0, **asked)
+            job = str(told["job_id"])
+            pid = int((await ssh.until(job, "\n"))["stdout"])
+            world.kill()
+            record = world.state / "jobs" / job / "job.json"
+            row = json.loads(record.read_text())
+            assert row["status"] == "running"
+            row["started"] = (datetime.now(UTC) - timedelta(hours=30)).isoformat()
+            record.write_text(json.dumps(row))
+            world.start()
+            again = await ssh.told("ssh_exec", target="box", wait_seconds=0, **asked)
+            unknown(again)
+            assert again["job_id"] == job
+            assert again["duration_ms"] > 29 * 3_600_000
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+async def test_what_ended_last_is_kept_longest(sshd: Sshd, tmp_path: Path) -> None:
+    """EX-16: a long build's result went before those of the quick ones beside it."""
+    gate = Gate(tmp_path / "gate")
+    with served(sshd, limits="jobs_kept = 10\nreap_seconds = 0.1\n") as world:
+        async with tools(world) as ssh:
+            long = await ssh.start(f"{gate.wait}; echo built")
+            quick = [(await ssh.run("true"))["job_id"] for _ in range(11)]
+            gate.open()
+            assert (await ssh.ended(long))["exit_code"] == 0
+            async with asyncio.timeout(40):
+                while len((await ssh.told("ssh_job_list"))["jobs"]) > 10:
+                    await moment()
+            listed = {j["job_id"] for j in (await ssh.told("ssh_job_list"))["jobs"]}
+            assert listed == {long, *quick[2:]}
+            assert (await ssh.read(long, offset=0))["stdout"] == "built\n"
 
 
 async def test_a_background_child_does_not_hold_the_job(ssh: Tools) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -63,7 +64,7 @@ async def row(ssh: Tools, forward_id: str) -> dict[str, Any]:
 
 
 async def stands(ssh: Tools, forward_id: str, state: str) -> dict[str, Any]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(40):
         while (found := await row(ssh, forward_id))["state"] != state:
             await moment()
     return found
@@ -142,6 +143,43 @@ async def test_a_slow_reader_holds_up_only_its_own_sender(
         await close(ssh, told["forward_id"], quick["forward_id"])
 
 
+async def test_a_last_word_to_who_is_gone_costs_nobody_else_anything(
+    ssh: Tools, own: Sshd
+) -> None:
+    """FW-01, NF-09: a client that is gone is no reason to end the link."""
+    heard: list[bytes] = []
+
+    def late(peer: socket.socket) -> None:
+        heard.append(services.read_all(peer))
+        peer.sendall(b"bye")
+
+    with serve(late) as port, serve(echo) as other:
+        told = await opened(ssh, "local", remote_port=port)
+        kept = await opened(ssh, "local", remote_port=other)
+        logins = own.logins
+
+        def answered(before: int) -> bool:
+            return len(heard) > before
+
+        def talk() -> None:
+            with dial(kept["listen"]) as held:
+                while heard.count(b"hi") < 5:
+                    before = len(heard)
+                    with dial(told["listen"]) as gone:
+                        gone.sendall(b"hi")
+                    until(partial(answered, before), "it answers")
+                    held.sendall(b"ping")
+                    assert held.recv(4) == b"ping"
+
+        await asyncio.to_thread(talk)
+        async with asyncio.timeout(40):
+            while (await row(ssh, told["forward_id"]))["connections"]:
+                await moment()
+        assert own.logins == logins
+        assert (await row(ssh, kept["forward_id"]))["state"] == "up"
+        await close(ssh, told["forward_id"], kept["forward_id"])
+
+
 async def test_a_reset_of_one_end_reaches_the_other(ssh: Tools) -> None:
     """FW-01: what was broken off is not taken for an end."""
     ends: list[str] = []
@@ -180,8 +218,9 @@ async def test_a_reset_of_one_end_reaches_the_other(ssh: Tools) -> None:
                     until(lambda: two.sendall(b"more"), "it is reset")
 
         await asyncio.to_thread(talk)
-        found = await row(ssh, told["forward_id"])
-        assert found["connections"] == 0
+        async with asyncio.timeout(40):
+            while (await row(ssh, told["forward_id"]))["connections"]:
+                await moment()
         await close(ssh, told["forward_id"], other["forward_id"])
 
 
@@ -373,6 +412,7 @@ async def test_our_own_socket_is_not_handed_to_a_host(ssh: Tools, world: World) 
     [
         ({"AllowTcpForwarding": "no"}, "local", {"remote_port": 22}),
         ({"AllowTcpForwarding": "no"}, "remote", {"remote_port": 0, "local_port": 22}),
+        ({"AllowTcpForwarding": "no"}, "remote", {"remote_port": 9, "local_port": 22}),
         ({"DisableForwarding": "yes"}, "local", {"remote_port": 22}),
         ({"PermitOpen": "127.0.0.1:1"}, "local", {"remote_port": 22}),
         (
@@ -470,7 +510,7 @@ async def comes_back(address: str) -> None:
 
 
 async def stands_there(ssh: Tools, forward_id: str) -> dict[str, Any]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(40):
         while True:
             told = await ssh.told("ssh_forward_list")
             for one in told["forwards"]:
@@ -481,7 +521,7 @@ async def stands_there(ssh: Tools, forward_id: str) -> dict[str, Any]:
 
 async def test_one_that_nobody_uses_is_closed(own: Sshd) -> None:
     """NF-14: after forward_idle_seconds; durable and used ones stay."""
-    limits = "forward_idle_seconds = 1\nreap_seconds = 0.2\n"
+    limits = "forward_idle_seconds = 3\nreap_seconds = 0.2\n"
     with serve(echo) as port, served(own, limits=limits) as one:
         async with tools(one) as ssh:
             told = await opened(ssh, "local", remote_port=port)

@@ -165,7 +165,7 @@ async def test_queries_go_on_over_cuts(tmp_path: Path) -> None:
                     last = int(asked(one, b"GET", b"n"))
                 # an answer may be lost on its way; no question is asked twice
                 assert len(client.counted) <= last <= client.asked
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(40):
                     while True:
                         found = await ssh.told("ssh_forward_list")
                         (row,) = found["forwards"]

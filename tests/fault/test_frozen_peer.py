@@ -18,6 +18,7 @@ from fakes.proxy import Proxy
 from fakes.sshd import Sshd
 from fakes.tools import served, tools
 from fakes.watch import moment
+from holdfast_daemon.connection import lookup
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +34,7 @@ async def standing(world: World, target: str = "box") -> dict[str, Any]:
     return found
 
 
+@pytest.mark.timed
 async def test_a_frozen_peer_is_noticed_within_twenty_seconds_by_default(
     sshd: Sshd, tmp_path: Path
 ) -> None:
@@ -67,6 +69,7 @@ async def test_a_frozen_peer_is_noticed_within_twenty_seconds_by_default(
             gate.open()
 
 
+@pytest.mark.timed
 async def test_after_a_sleep_every_host_is_asked_at_once(
     sshd: Sshd, tmp_path: Path
 ) -> None:
@@ -119,14 +122,13 @@ async def test_a_name_that_resolves_to_another_address_is_followed(
     Nobody can edit the names of this machine, so the resolver is a fake one.
     """
     addresses = ["127.0.0.1", "127.0.0.2"]
-    loop = asyncio.get_running_loop()
-    find = loop.getaddrinfo
+    find = lookup.look_up
 
     async def resolve(host: str, *more: Any, **kwargs: Any) -> Any:
         found = addresses[0] if host == "moving.example" else host
         return await find(found, *more, **kwargs)
 
-    monkeypatch.setattr(loop, "getaddrinfo", resolve)
+    monkeypatch.setattr(lookup, "look_up", resolve)
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(Sshd(tmp_path / "one"))
         second = stack.enter_context(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import subprocess
@@ -12,7 +13,7 @@ import pytest_asyncio
 
 from fakes.sshd import Sshd
 from fakes.tools import QUICK, Result, Tools, failure, served, tools
-from fakes.watch import soon
+from fakes.watch import moment, soon
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -157,3 +158,46 @@ async def test_output_that_was_lost_is_said_to_be(ssh: Tools, home: Path) -> Non
     assert told["stdout"].endswith("end\n")
     assert not (home / "big").exists()
     await ssh.told("ssh_session_close", session=session)
+
+
+async def test_a_disk_that_is_full_for_a_new_script_is_no_end_of_what_runs(
+    home: Path, tmp_path: Path
+) -> None:
+    """NF-20, NF-10: the daemon is upgraded then; all goes on once there is room."""
+    room, gate = home / ".cache" / "holdfast" / "kept", tmp_path / "gate"
+    host = Sshd(tmp_path / "sshd", options={"SetEnv": f"HOME={home}"})
+    with host as sshd, served(sshd, limits=QUICK) as world:
+        async with tools(world, "--no-autostart") as ssh:
+            opened = {"session_name": "up", "durability": "remote"}
+            await ssh.told("ssh_session_open", target="box", **opened)
+            await ssh.told("ssh_session_run", session="up", command="kept=42")
+            command = f"until [ -e {gate} ]; do sleep 0.05; done; exit 4"
+            job = await ssh.run(command, durable=True, wait_seconds=0)
+        await asyncio.to_thread(world.kill)
+        # the next version has a script of its own
+        for script in room.glob("holder-*.sh"):
+            script.unlink()
+        fill(home)
+        await asyncio.to_thread(world.start)
+        async with tools(world, "--no-autostart") as ssh:
+            written = {"session": "up", "input": "\n"}
+            async with asyncio.timeout(60):
+                error = await ssh.refused("ssh_session_write", **written)
+                while "can't keep a shell" not in error["message"]:
+                    await moment()
+                    error = await ssh.refused("ssh_session_write", **written)
+            assert (error["reason"], error["ran"]) == ("CONNECTION_LOST", "no"), error
+            (home / "filler").unlink()
+            async with asyncio.timeout(90):
+                asked = {"session": "up", "command": "echo $kept"}
+                while (told := await ssh.call("ssh_session_run", **asked)).get(
+                    "isError"
+                ):
+                    assert failure(told)["reason"] == "CONNECTION_LOST", told
+            assert told["structuredContent"]["stdout"] == "42\n"
+            gate.touch()
+            ended = await ssh.ended(job["job_id"])
+            assert (ended["status"], ended["exit_code"]) == ("exited", 4), ended
+            closed = {"session": "up", "force": True}
+            while (await ssh.call("ssh_session_close", **closed)).get("isError"):
+                await moment()

@@ -97,7 +97,7 @@ def in_sessions(leaders: set[str]) -> list[int]:
 
 async def lost(ssh: Tools) -> Result:
     """Return the session once it is known to be over, and cleared up on its host."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(40):
         while True:
             told = await ssh.told("ssh_session_read", session="one", offset=0)
             if not told["running"]:

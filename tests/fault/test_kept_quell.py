@@ -18,7 +18,7 @@ _APART = ("unshare", "--map-root-user", "--pid", "--fork", "--mount-proc")
 _TRIES = """
 set -u
 room=$HOME/.cache/holdfast/kept
-for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+for try in 1 2 3 4 5 6 7 8 9 10; do
   mkdir -p "$room/sone"
   echo 98 >/proc/sys/kernel/ns_last_pid
   setsid sh -c 'while :; do sleep 1000; done' 2>/dev/null &

@@ -37,7 +37,7 @@ def held_up(pid: int) -> bool:
     """Whether a process sleeps: what writes without end does so only where it must."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
     return stat.rpartition(")")[2].split()[0] != "R"
 

@@ -38,7 +38,7 @@ async def test_a_channel_is_over_once_it_is_closed(tmp_path: Path, size: int) ->
             channel = await lease.open("echo begun; exec sleep 60", sink)
             await sink.wait_for(b"begun")
             writing = asyncio.create_task(channel.write(b"x" * size))
-            await asyncio.wait({writing}, timeout=1)
+            await asyncio.wait({writing}, timeout=SECONDS if size == MIB else 1)
             assert writing.done() is (size == MIB)
             channel.close()
             async with asyncio.timeout(SECONDS):

@@ -27,7 +27,7 @@ async def test_a_number_that_was_given_away_is_not_the_next(tmp_path: Path) -> N
         runs = Runs(asking.pool, asking.host, asking.limits)
         family = wrapper.family(standing.shell)
         await runs.prime("sone", family)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(40):
             # its link was lost, and this daemon ends before another command
             line = await runs.follow("sone", 1, new_nonce(), (0, 0), Collector())
             assert (await line.ended()).not_begun

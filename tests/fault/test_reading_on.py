@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 from functools import partial
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fakes.proxy import Proxy
 from fakes.sshd import Sshd
-from fakes.tools import Result, Tools, served, tools
+from fakes.tools import QUICK, Result, Tools, served, tools
 from fakes.watch import soon
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def host(tmp_path: Path, home: Path) -> Iterator[Sshd]:
 
 async def patiently(ssh: Tools, tool: str, **arguments: Any) -> Result:
     """Call until the daemon is there again, and has found the session's host."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(40):
         while True:
             told = await ssh.call(tool, **arguments)
             if "isError" not in told:
@@ -128,7 +130,7 @@ async def test_an_ended_session_is_read_on_too(host: Sshd) -> None:
                 "ssh_session_write", session="one", input="echo la''st; exit 3\n"
             )
             said = ""
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(40):
                 while True:
                     told = await ssh.told(
                         "ssh_session_read", session="one", wait_seconds=1
@@ -180,3 +182,41 @@ async def test_a_reader_that_is_killed_on_the_host_is_replaced(
             assert [said.count(f"\n{word}") for word in words] == [1, 1, 1]
             assert [told["output"].count(f"\n{word}") for word in words] == [1, 1, 1]
         await soon(lambda: not readers(home), "nobody reads any more")
+
+
+async def test_what_was_read_and_is_not_back_yet_is_no_fault(
+    host: Sshd, tmp_path: Path
+) -> None:
+    """NF-20, SE-10: a killed daemon had told more than it had written down."""
+    with (
+        Proxy(host.port) as proxy,
+        served(
+            proxy.config(host, tmp_path / "config"),
+            limits=f"{QUICK}flush_seconds = 5\n",
+        ) as world,
+    ):
+        async with tools(world, "--no-autostart") as ssh:
+            await ssh.told(
+                "ssh_session_open", target="box", session_name="s", durability="remote"
+            )
+            await say(ssh, "s", "first")
+            (record,) = (world.state / "sessions").glob("*/session.json")
+            await soon(lambda: cursor(record) > size(record.parent), "it is noted")
+            await asyncio.to_thread(proxy.freeze)
+            await asyncio.to_thread(world.kill)
+            await asyncio.to_thread(world.start)
+            told = await ssh.told("ssh_session_read", session="s", wait_seconds=0)
+            assert (told["output"], told["pending_output_chars"]) == ("", 0), told
+            proxy.heal()
+            assert "first" not in await say(ssh, "s", "second")
+            await patiently(ssh, "ssh_session_close", session="s", force=True)
+
+
+def cursor(record: Path) -> int:
+    """Return how far somebody has read, as it is written down."""
+    return max(json.loads(record.read_text())["readers"].values(), default=0)
+
+
+def size(session: Path) -> int:
+    """Return how much output is on disk."""
+    return sum(path.stat().st_size for path in session.glob("output/*"))

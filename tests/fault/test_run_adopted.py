@@ -163,6 +163,18 @@ async def test_a_command_goes_on_and_its_job_is_the_same(
         assert verdict["intact"], verdict
 
 
+async def ended_unseen(
+    world: World, ssh: Tools, job_id: str, gate: Path, over: Callable[[], object]
+) -> Result:
+    """Let a command end while the daemon is dead; return what the next tells of it."""
+    await asyncio.to_thread(world.kill)
+    await asyncio.to_thread(gate.touch)
+    await soon(over, "it ended on its host")
+    await asyncio.to_thread(world.start)
+    await patiently(ssh, "ssh_job_read", job_id=job_id, wait_seconds=0)
+    return await ssh.ended(job_id)
+
+
 async def test_one_that_ended_while_nobody_looked_is_told(host: Sshd) -> None:
     """NF-20, NF-10: the daemon was dead when it ended; its code is known still."""
     gate, ran = host.directory / "gate", host.directory / "ran"
@@ -177,14 +189,7 @@ async def test_one_that_ended_while_nobody_looked_is_told(host: Sshd) -> None:
                 wait_seconds=0,
             )
             await ssh.until(told["job_id"], "err 3\n")
-            await asyncio.to_thread(world.kill)
-            gate.touch()
-            await soon(done.exists, "it ended on its host")
-            await asyncio.to_thread(world.start)
-            job = await patiently(
-                ssh, "ssh_job_read", job_id=told["job_id"], wait_seconds=0
-            )
-            job = await ssh.ended(told["job_id"])
+            job = await ended_unseen(world, ssh, told["job_id"], gate, done.exists)
             assert (job["status"], job["exit_code"]) == ("exited", 7)
             whole = await ssh.read(told["job_id"], offset=0)
             assert whole["stdout"] == "".join(f"out {n}\n" for n in LINES)
@@ -208,14 +213,10 @@ async def test_its_shell_may_end_with_it_meanwhile(host: Sshd) -> None:
                 wait_seconds=0,
             )
             await ssh.until(told["job_id"], "on\n")
-            await asyncio.to_thread(world.kill)
-            gate.touch()
-            await soon(lambda: list(room(host).glob("s*/rc")), "its shell is gone")
-            await asyncio.to_thread(world.start)
-            job = await patiently(
-                ssh, "ssh_job_read", job_id=told["job_id"], wait_seconds=0
+            left = room(host)
+            job = await ended_unseen(
+                world, ssh, told["job_id"], gate, lambda: list(left.glob("s*/rc"))
             )
-            job = await ssh.ended(told["job_id"])
             assert (job["status"], job["exit_code"]) == ("exited", 5)
             assert "shell ended" in job["note"]
             assert (await ssh.read(told["job_id"], offset=0))["stdout"] == "on\noff\n"

@@ -216,7 +216,7 @@ async def start_to_die(world: World, place: str) -> None:
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             assert await daemon.wait() == -signal.SIGKILL
     finally:
         if daemon.returncode is None:
@@ -282,7 +282,7 @@ def check_answer(one: Row, answer: Result, times: int) -> None:
 async def outcome(ssh: Tools, found: Result) -> str:
     """Return what became of a session, which a living one shows by running again."""
     session = found["session_id"]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(40):
         while found["running"]:
             again = await ssh.call(
                 "ssh_session_run", session=session, command="echo al''ive"

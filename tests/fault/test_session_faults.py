@@ -213,13 +213,14 @@ async def test_a_command_is_run_once_though_the_daemon_dies_under_it(
     host: Sshd,
 ) -> None:
     """NF-20, NF-17: never "exited 0" for what nobody saw end, and never twice."""
-    ran = host.directory / "ran"
+    ran, gate = host.directory / "ran", host.directory / "gate"
     with served(host) as world:
         async with opened(world) as (ssh, _):
             told = await ssh.told(
                 "ssh_session_run",
                 session="one",
-                command=f"echo once >> {ran}; sleep 2; echo end >> {ran}",
+                command=f"echo once >> {ran}; until [ -e {gate} ]; do sleep 0.02; done;"
+                f" echo end >> {ran}",
                 wait_seconds=0,
             )
             await soon(ran.exists, "it began")
@@ -230,6 +231,7 @@ async def test_a_command_is_run_once_though_the_daemon_dies_under_it(
             assert "exit_code" not in job
             listed = await patiently(ssh, "ssh_session_list")
             assert [one["running"] for one in listed["sessions"]] == [True]
+            gate.touch()
             job = await ssh.ended(told["job_id"])
             assert (job["status"], job["exit_code"]) == ("exited", 0)
 
@@ -242,7 +244,7 @@ async def test_a_command_is_run_once_though_the_daemon_dies_under_it(
                         return dict(result["structuredContent"])
                     await asyncio.sleep(0.1)
 
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(40):
                 after = await again()
             assert (after["stdout"], after["exit_code"]) == ("once\nend\n", 0)
 
@@ -330,7 +332,7 @@ async def test_a_shell_that_is_killed_on_its_host_is_told_so(host: Sshd) -> None
                     if not found["running"]:
                         return found
 
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(40):
                 found = await ended()
             assert found.get("exit_code") != 0
             assert found["exit_reason"] in {"exited", "signalled", "connection_lost"}
@@ -345,7 +347,7 @@ async def test_a_close_that_did_not_arrive_closes_nothing(host: Sshd) -> None:
             assert error["ran"] == "no", error
             host.start()
             await patiently(ssh, "ssh_session_write", session=session, input="exit 3\n")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(40):
                 told = await ssh.told("ssh_session_read", session=session)
                 while told["running"]:
                     told = await ssh.told(

@@ -56,7 +56,7 @@ async def test_what_is_gone_empties_no_host(
                 jobs = (await other.told("ssh_job_list", running_only=True))["jobs"]
                 return bool(jobs)
 
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(40):
                 while not await running():
                     await moment()
             change(pair.source)

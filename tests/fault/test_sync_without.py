@@ -30,9 +30,9 @@ pytestmark = [
 ]
 
 MIB = 1024 * 1024
-# So that it takes ten seconds, of which a moment is enough.
+# So that it takes forty seconds, of which a moment is enough.
 LARGE = 40 * MIB
-RATE = 4 * MIB
+RATE = MIB
 DIRECTIONS = {
     "upload": transfer_pb2.TRANSFER_DIRECTION_UPLOAD,
     "download": transfer_pb2.TRANSFER_DIRECTION_DOWNLOAD,
@@ -105,6 +105,23 @@ async def test_a_lost_link(network: Proxy, pair: Pair) -> None:
     assert tree(pair.destination) == tree(pair.source)
 
 
+async def test_what_is_private_is_so_on_its_way(network: Proxy, pair: Pair) -> None:
+    """FI-02: what others may not read at the source, they may not while it comes."""
+    pair.fill({"a vault/open": b"1", "large": b""})
+    for private in (pair.source, pair.source / "a vault", pair.source / "large"):
+        private.chmod(private.stat().st_mode & ~0o077)
+    task = await under_way(pair)
+    on_its_way = [*drafts(pair), pair.destination]
+    if (pair.destination / "a vault").exists():  # rsync may make it later
+        on_its_way.append(pair.destination / "a vault")
+    modes = {path.name: path.stat().st_mode & 0o077 for path in on_its_way}
+    network.heal()
+    await task
+    assert set(modes.values()) == {0}, modes
+    assert pair.destination.stat().st_mode & 0o777 == 0o700
+    assert tree(pair.destination) == tree(pair.source)
+
+
 async def test_stopped(world: World, network: Proxy, pair: Pair) -> None:
     """FI-02: no part of a file is left, here or there."""
     task = await under_way(pair)
@@ -172,11 +189,32 @@ async def test_a_source_that_is_not_there(pair: Pair) -> None:
     assert (pair.destination / "old").exists()
 
 
+async def test_no_destination_is_made_for_a_source_that_is_not_there(
+    pair: Pair,
+) -> None:
+    """FI-02: the error says that nothing ran."""
+    error = await pair.refused(source=str(pair.place / "none"))
+    assert error["ran"] == "no"
+    assert not pair.destination.exists()
+
+
+@pytest.mark.parametrize("seconds", [-86_400, 2**32 + 5])
+async def test_times_that_sftp_can_not_tell(pair: Pair, seconds: int) -> None:
+    """FI-02, FI-12: such a file is synced, once; the others with it."""
+    pair.fill({"old": b"then", "new": b"now"})
+    os.utime(pair.source / "old", (seconds, seconds))
+    await pair.sync()
+    assert (pair.destination / "old").read_bytes() == b"then"
+    assert (pair.destination / "new").read_bytes() == b"now"
+    again = await pair.sync()
+    assert (again["created"], again["updated"]) == (0, 0), again
+
+
 async def test_progress_is_told_in_bytes(
     world: World, network: Proxy, pair: Pair
 ) -> None:
     """FI-12: it rises, and the result has the whole."""
-    network.throttle(10 * RATE)
+    network.throttle(40 * RATE)
     make_large(pair)
     arguments = pair.filled({"direction": DIRECTIONS[pair.way]})
     request = transfer_pb2.SyncDirectoryRequest(**arguments)

@@ -37,7 +37,10 @@ async def test_a_command_comes_behind_the_keys_that_were_typed_before_it(
             one = await ssh.told(
                 "ssh_session_open", session_name="s", durability="remote", target="box"
             )
-            await ssh.told("ssh_session_run", session="s", command="true")
+            await ssh.told("ssh_session_run", session="s", command="PS1='ready> '")
+            # a prompt that comes late could be taken for the echo
+            read = {"session": "s", "until": "ready> $", "wait_seconds": 20}
+            assert (await ssh.told("ssh_session_read", **read))["matched"]
             typist = _typist(room / one["session_id"] / "out.readers")
             os.kill(typist, signal.SIGSTOP)
             await ssh.told(

@@ -29,7 +29,7 @@ LIMITS = (
 
 
 async def _forward(ssh: Tools, reached: Callable[[dict[str, Any]], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while True:
             (one,) = (await ssh.told("ssh_forward_list"))["forwards"]
             if reached(one):

@@ -12,7 +12,7 @@ import pytest_asyncio
 from fakes.served import info_of
 from fakes.sshd import Sshd
 from fakes.tools import Tools, served, tools
-from fakes.watch import connected, records
+from fakes.watch import connected, records, soon
 from holdfast.v1 import exec_pb2, exec_pb2_grpc, host_pb2, host_pb2_grpc
 
 if TYPE_CHECKING:
@@ -173,8 +173,12 @@ async def test_a_client_that_is_refused_is_told_whose_list_it_was(
         assert "web*" not in error["message"] + error["hint"]
         error = await ssh.refused("ssh_exec", target="db.prod", command="true")
         assert "allowed_hosts in config.toml" in error["message"] + error["hint"]
-    refusals = [row for row in records(narrow) if row["event_type"] == "command_denied"]
-    assert {row["server_name"] for row in refusals} >= {"web1", "db.prod"}
+
+    def refused() -> set[str]:
+        rows = [row for row in records(narrow) if row["event_type"] == "command_denied"]
+        return {row["server_name"] for row in rows}
+
+    await soon(lambda: refused() >= {"web1", "db.prod"}, "both are recorded")
 
 
 async def test_an_empty_list_of_a_client_is_no_list_of_everything(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from fakes.mcp_wire import Wire
 from fakes.sshd import keygen
-from fakes.watch import daemons_of, soon
+from fakes.tools import served, tools
+from fakes.watch import contents, daemons_of, soon
 from fakes.world import World
 
 if TYPE_CHECKING:
@@ -60,18 +62,20 @@ def _spy_on_ssh(world: World) -> Path:
 
 def _hits(world: World, needles: Iterable[str]) -> list[str]:
     """Return where a canary was found: files, and processes of the daemon."""
-    places = [path for path in world.root.rglob("*") if path.is_file()]
+    texts = contents(world.root)
     for pid in daemons_of(world):
         process = Path(f"/proc/{pid}")
-        places += [process / "cmdline", process / "environ"]
+        for place in (process / "cmdline", process / "environ"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                texts[place] = place.read_bytes()
     return [
         f"{needle} in {place}"
-        for place in places
+        for place, text in texts.items()
         for needle in needles
-        if needle.encode() in place.read_bytes()
+        if needle.encode() in text
     ] + [
         f"{needle} in the name {place}"
-        for place in places
+        for place in texts
         for needle in needles
         if needle in str(place)
     ]
@@ -133,3 +137,24 @@ async def test_no_secret_is_found_anywhere_at_debug(
     await asyncio.to_thread(world.stop)
     await soon(lambda: not daemons_of(world), "it stopped")
     assert await asyncio.to_thread(_hits, world, needles) == []
+
+
+async def test_an_edit_that_misses_writes_no_content_into_records(
+    sshd: Sshd, tmp_path: Path
+) -> None:
+    """SC-12, OB-01: what a file holds is for who asked, not for the audit log."""
+    path = tmp_path / "settings"
+    path.write_text(f"name = x\npass phrase {PASSWORD}\n")
+    missed = PASSWORD[:-1] + "?"
+    with served(sshd, more='log_level = "debug"\n') as world:
+        async with tools(world) as ssh:
+            edits = [{"old": f"pass phrase {missed}", "new": "nothing"}]
+            error = await ssh.refused(
+                "ssh_file_edit", target="box", path=str(path), edits=edits
+            )
+            assert error["reason"] == "EDIT_REFUSED"
+            assert f"pass phrase {PASSWORD}" in error["message"]
+        audit = world.state / "audit" / "audit.jsonl"
+        await soon(lambda: f"is not in {path}" in audit.read_text(), "it is recorded")
+        hits = await asyncio.to_thread(_hits, world, [PASSWORD, missed])
+    assert hits == []

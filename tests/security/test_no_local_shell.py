@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import stat
 import tempfile
@@ -33,6 +34,7 @@ SPY = """#!/bin/sh
 {{ for word do printf '%s\\0' "$word"; done; printf '\\0'; }} >> {seen}
 exec {ssh} "$@"
 """
+CANARY = "canary-0f-the-daemon"
 # A proxy that leads nowhere, and would run whatever reached its command line.
 PROXIED = """
 Host proxied
@@ -57,7 +59,7 @@ class Place:
         config.write_text(sshd.client_config() + PROXIED.format(said=self.said))
         self.world = World(root, ssh_config=config)
         self.world.configure(f"[limits]\n{QUICK}")
-        self.world.start(HOLDFAST_SSH_BIN=str(spy))
+        self.world.start(HOLDFAST_SSH_BIN=str(spy), HF_CANARY=CANARY)
 
     def argument_lists(self) -> list[list[str]]:
         """Return how `ssh` was called, word by word."""
@@ -95,6 +97,11 @@ def hostile(trap: Path) -> list[str]:
         f"'{touch}'",
         f"-oProxyCommand={touch}",
         f"%$({touch})",
+        # what ssh itself lets through
+        "$HF_CANARY",
+        "${HF_CANARY}",
+        "evil.example #",
+        "#evil.example",
     ]
 
 
@@ -115,7 +122,23 @@ def calls(text: str) -> list[dict[str, Any]]:
         {"target": "box", "connect": {"options": {"HostName": text}}},
         {"target": "box", "connect": {"options": {"User": text}}},
         {"target": "proxied", "connect": {"options": {"Port": text}}},
+        {"target": "proxied", "connect": {"options": {"User": text}}},
     ]
+
+
+@pytest.mark.parametrize("written", ["$HF_CANARY", "${HF_CANARY}", "/x/${HF_CANARY}"])
+@pytest.mark.parametrize("option", ["CertificateFile", "IdentityAgent", "IdentityFile"])
+async def test_no_option_names_the_daemon_s_variables(
+    ssh: Tools, written: str, option: str
+) -> None:
+    """SC-02, AU-08: an error about such a file told what the variable holds."""
+    for more in ({}, {"identity_file": "/nonexistent"}, {"user": "nobody"}):
+        connect = {"options": {option: written}, **more}
+        told = await ssh.call("ssh_connect", target="box", connect=connect)
+        assert CANARY not in json.dumps(told)
+        error = told["structuredContent"]["error"]
+        assert (error["reason"], error["ran"]) == ("INVALID_ARGUMENT", "no")
+        assert option in error["message"]
 
 
 async def test_no_argument_becomes_a_command_of_this_machine(
@@ -131,7 +154,8 @@ async def test_no_argument_becomes_a_command_of_this_machine(
                 assert result["structuredContent"]["error"]["ran"] == "no"
     # A proxy's command line is read by a shell, as with ssh: no text got into it.
     said = place.said.read_text() if place.said.exists() else ""
-    assert "touch" not in said
+    for never in ("touch", "evil.example", CANARY):
+        assert never not in said
     seen = place.argument_lists()
     assert seen
     for words in seen:

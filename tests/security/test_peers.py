@@ -97,7 +97,7 @@ async def test_garbage_and_idle_peers_stop_nothing_and_leave_nothing(
                 peer()
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     peer().sendall(_garbage(chance, number))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(40):
                 for number in range(10):
                     answer = await run(client, f"echo {number}")
                     assert answer.stdout == f"{number}\n"

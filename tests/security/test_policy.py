@@ -9,6 +9,8 @@ import grpc
 import grpc.aio
 import pytest
 
+from fakes.restarting import restart
+from fakes.services import echo, exchange, serve
 from fakes.sshd import Sshd
 from fakes.tools import served, tools
 from fakes.watch import connected, records, soon
@@ -23,6 +25,7 @@ from holdfast_daemon.rpc.context import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from fakes.world import World
 
@@ -123,6 +126,42 @@ async def test_an_entry_may_name_the_port(sshd: Sshd, other: Sshd) -> None:
             assert (await ssh.run("true", target="box"))["exit_code"] == 0
             error = await ssh.refused("ssh_exec", target="other:1", command="true")
             assert error["reason"] == "HOST_NOT_ALLOWED"
+
+
+def answers(address: str) -> bool:
+    try:
+        return exchange(address, b"ping") == b"ping"
+    except OSError:
+        return False
+
+
+async def test_a_forward_may_be_on_the_default_port_of_its_client(
+    other: Sshd, tmp_path: Path
+) -> None:
+    """SC-01, FW-10: the call said OK, and it was ended at once; durable ones, too."""
+    config = tmp_path / "config"
+    stanza = other.client_config("127.0.0.1").splitlines(keepends=True)
+    config.write_text("".join(x for x in stanza if x.split()[0] not in NAMED))
+    env = {
+        "SSH_DEFAULT_USER": other.user,
+        "SSH_DEFAULT_PORT": str(other.port),
+        "SSH_ALLOWED_HOSTS": "127.0.0.1",
+    }
+    asked = {"target": "127.0.0.1", "direction": "local", "durable": True}
+    with serve(echo) as port, served(config) as world:
+        async with tools(world, target="", env=env) as ssh:
+            told = await ssh.told("ssh_forward_open", remote_port=port, **asked)
+            assert (told["running"], told["state"]) == (True, "up")
+            # a look at the rules that comes later finds the same
+            await asyncio.to_thread(world.cli, "reload")
+            assert answers(told["listen"])
+            (row,) = (await ssh.told("ssh_forward_list"))["forwards"]
+            assert row["state"] == "up"
+        await asyncio.to_thread(restart, world)
+        await soon(lambda: answers(told["listen"]), "it is back")
+
+
+NAMED = ("HostName", "Port", "User")
 
 
 async def test_a_job_on_an_unusual_port_is_not_one_of_the_allowed_host(

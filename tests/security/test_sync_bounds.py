@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 import shutil
 import stat
@@ -124,6 +125,68 @@ async def test_delete_does_not_empty_a_root(pair: Pair, root: str) -> None:
         # it lies outside of what transfers may use, too
         wrong.add("LOCAL_PATH_DENIED")
     assert error["reason"] in wrong
+
+
+OF_USERS = ["~{user}", "~{user}/", "~{user}/.", "~{user}/a/.."]
+
+
+@pytest.mark.parametrize("root", [*OF_USERS, "{home}", "{home}/.", "{way}"])
+async def test_delete_does_not_empty_a_home(
+    ssh: Tools, tmp_path: Path, root: str
+) -> None:
+    """FI-02: nor one by its user's name, its own, or that of a link to it."""
+    asked = {"target": "box", "command": 'printf %s "$HOME"'}
+    home = (await ssh.told("ssh_exec", **asked))["stdout"]
+    way = tmp_path / "way"
+    way.symlink_to(home)
+    pair = Pair(ssh, tmp_path, "upload")
+    pair.fill({"a": b""})
+    named = root.format(user=getpass.getuser(), home=home, way=way)
+    error = await pair.refused(destination=named, delete=True, dry_run=True)
+    assert (error["reason"], error["ran"]) == ("INVALID_ARGUMENT", "no")
+    assert "delete would empty" in error["message"]
+    await pair.sync(destination=f"{home}/below", delete=True, dry_run=True)
+
+
+async def test_people_do_not_empty_a_home(world: World, tmp_path: Path) -> None:
+    """FI-02: who may write what lets people in may not empty a home either."""
+    (tmp_path / "source").mkdir()
+
+    def refused() -> str:
+        home = world.cli("exec", "box", "--", 'printf %s "$HOME"').stdout.decode()
+        words = [str(tmp_path / "source"), f"box:{home}", "--delete", "--dry-run"]
+        done = world.cli("sync", *words, check=False)
+        assert done.returncode
+        return done.stderr.decode()
+
+    assert "delete would empty" in await asyncio.to_thread(refused)
+
+
+@pytest.mark.parametrize("root", ["{home}", "{home}/.", "{way}"])
+async def test_delete_does_not_empty_a_home_by_sftp(tmp_path: Path, root: str) -> None:
+    """FI-02: nor where there is no shell to ask whose directory it is."""
+    if sshd_binary() is None:
+        pytest.skip("no sshd here: run packaging/test-packages.sh")
+    home, way = tmp_path / "home", tmp_path / "way"
+    home.mkdir()
+    way.symlink_to(home)
+    options = {
+        "ForceCommand": f"internal-sftp -d {home}",
+        "Subsystem": "sftp internal-sftp",
+    }
+    limits = f"{QUICK}probe_seconds = 2\n"
+    with (
+        Sshd(tmp_path / "sshd", options=options) as sshd,
+        served(sshd, more=ROOTS, limits=limits) as world,
+    ):
+        async with tools(world, "--results", "structured") as ssh:
+            pair = Pair(ssh, tmp_path, "upload")
+            pair.fill({"a": b""})
+            named = root.format(home=home, way=way)
+            error = await pair.refused(destination=named, delete=True, dry_run=True)
+            assert (error["reason"], error["ran"]) == ("INVALID_ARGUMENT", "no")
+            assert "delete would empty" in error["message"]
+            await pair.sync(destination="~/below", delete=True, dry_run=True)
 
 
 DANGEROUS = [

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fakes.barred import apart, barred, closed
 from fakes.mcp_wire import Wire
 from fakes.watch import alive, daemons_of, first_answer, soon, until
 from fakes.world import World, program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from fakes.sshd import Sshd
 
@@ -66,7 +68,7 @@ def test_home_and_the_user_id_are_enough(
     home = short_path / "home"
     (home / ".ssh").mkdir(parents=True, mode=0o700)
     bare = {"HOME": str(home), "PATH": os.defpath}
-    alone = _apart()
+    alone = apart()
     if client == "shim":
         line = (
             '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":'
@@ -83,6 +85,76 @@ def test_home_and_the_user_id_are_enough(
     assert str(state) in cli(alone, bare, "--no-autostart", "status", "--json")
 
 
+@pytest.mark.parametrize("client", ["shim", "cli", "doctor"])
+def test_a_closed_folder_of_units_is_no_reason_not_to_start(
+    world: World, short_path: Path, client: str
+) -> None:
+    """PK-04, NF-19: systemd does not look into it either, so there is no unit."""
+    home, runtime = short_path / "home", short_path / "run"
+    units = home / ".config" / "systemd"
+    (units / "user").mkdir(parents=True)
+    runtime.mkdir(mode=0o700)
+    bare = {"HOME": str(home), "PATH": os.environ["PATH"]}
+    bare |= {"XDG_RUNTIME_DIR": str(runtime), "XDG_CONFIG_HOME": str(home / ".config")}
+    with closed(units):
+        if client == "shim":
+            call = {"name": "ssh_job_list", "arguments": {}}
+            line = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+            words = [*barred(), program("holdfast-mcp")]
+            answer, _ = first_answer(words, json.dumps(line), bare)
+            assert "isError" not in answer
+        else:
+            cli(barred(), bare, "status" if client == "cli" else "doctor")
+    assert daemons_of(world)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "asked"),
+    [
+        ("HOLDFAST_DETACH_KEYS", "ctrl-p", True),
+        ("HOLDFAST_SSH_CONFIG", "", True),
+        ("HOLDFAST_SSH_CONFIG", os.devnull, False),
+    ],
+)
+def test_a_client_s_own_setting_leaves_the_service_its_place(
+    world: World, short_path: Path, name: str, value: str, *, asked: bool
+) -> None:
+    """PK-04, NF-19: only what a service would not know makes one start another."""
+    home, runtime, tools = (short_path / one for one in ("home", "run", "bin"))
+    units = home / ".config" / "systemd" / "user"
+    units.mkdir(parents=True)
+    (units / "holdfast.service").touch()
+    runtime.mkdir(mode=0o700)
+    tools.mkdir()
+    manager = tools / "systemctl"
+    manager.write_text('#!/bin/sh\necho "$@" >> "$HOME/asked"\nexit 1\n')
+    manager.chmod(0o755)
+    bare = {"HOME": str(home), "XDG_RUNTIME_DIR": str(runtime), name: value}
+    bare["PATH"] = f"{tools}:{os.environ['PATH']}"
+    cli([], bare, "status")
+    assert daemons_of(world)
+    told = home / "asked"
+    words = told.read_text().splitlines() if told.exists() else []
+    assert ("--user start holdfast.service" in words) is asked
+
+
+def test_a_place_that_is_refused_is_named(short_path: Path) -> None:
+    """PK-07: the words of the system alone tell nobody where to look."""
+    config = short_path / "config"
+    (config / "systemd").mkdir(parents=True)
+    with closed(config):
+        done = subprocess.run(
+            [*barred(), program("holdfast"), "service", "status"],
+            env={"HOME": str(short_path), "XDG_CONFIG_HOME": str(config)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert f"{config}/systemd/user/holdfast.service: Permission" in done.stderr
+
+
 def cli(alone: list[str], bare: dict[str, str], *words: str) -> str:
     return subprocess.run(
         [*alone, program("holdfast"), *words],
@@ -93,14 +165,6 @@ def cli(alone: list[str], bare: dict[str, str], *words: str) -> str:
         timeout=30,
         check=True,
     ).stdout
-
-
-def _apart() -> list[str]:
-    """Return what hides the runtime directory that a real user may have here."""
-    if not Path(f"/run/user/{os.getuid()}").is_dir():
-        return []
-    hide = 'mount -t tmpfs tmpfs /run/user && exec "$@"'
-    return ["unshare", "--map-root-user", "--mount", "sh", "-c", hide, "sh"]
 
 
 async def test_the_daemon_outlives_the_client_that_started_it(world: World) -> None:

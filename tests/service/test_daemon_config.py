@@ -39,6 +39,7 @@ def refusal(world: World) -> str:
     return (done.stdout + done.stderr).decode()
 
 
+@pytest.mark.timed
 def test_an_edit_takes_effect_within_two_seconds(world: World) -> None:
     """IN-02, SC-01: allowed_hosts without a restart; the refusal names what is."""
     pid = world.pid

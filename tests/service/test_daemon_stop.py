@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from fakes.tools import content, tools
 from fakes.watch import connected, records, run, soon, started_by, wait_for_output
-from fakes.world import World
+from fakes.world import World, program
 from holdfast.v1 import common_pb2
 
 if TYPE_CHECKING:
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 JOBS = 100
 
 
+@pytest.mark.timed
 async def test_a_stop_with_a_hundred_jobs_tells_every_end_and_every_host(
     world: World, tmp_path: Path
 ) -> None:
@@ -55,6 +60,7 @@ async def test_a_stop_with_a_hundred_jobs_tells_every_end_and_every_host(
     await soon(lambda: not started_by(str(tmp_path)), "nothing runs on")
 
 
+@pytest.mark.timed
 async def test_a_second_signal_forces_a_stop_that_hangs(
     short_path: Path, sshd: Sshd
 ) -> None:
@@ -79,6 +85,7 @@ async def test_a_second_signal_forces_a_stop_that_hangs(
     assert not world.socket.exists()
 
 
+@pytest.mark.timed
 async def test_a_frozen_host_does_not_hold_the_stop(
     short_path: Path, sshd: Sshd
 ) -> None:
@@ -103,3 +110,60 @@ async def test_a_frozen_host_does_not_hold_the_stop(
             assert "the daemon stopped" in answer.note
     phases = [record["phase"] for record in records(world)]
     assert phases.count("start") == phases.count("end") == 2
+
+
+async def test_who_follows_the_audit_log_does_not_hold_the_stop(
+    short_path: Path, sshd: Sshd
+) -> None:
+    """PK-05, OB-01: it waited for its share of the time, for a call without an end."""
+    world = World(short_path, ssh_config=sshd.config)
+    world.configure("[limits]\nstop_seconds = 60\n")
+    with world:
+        async with connected(world) as client:
+            job = await run(client, "echo up; exec sleep 60", wait_seconds=0)
+            await wait_for_output(client, job.job_id, "up")
+            follower = await asyncio.create_subprocess_exec(
+                program("holdfast"), "audit", "--follow", "--json",
+                env=world.environment, stdout=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            assert follower.stdout is not None
+            await follower.stdout.readline()
+            begun = time.monotonic()
+            assert await asyncio.to_thread(world.stop) == 0
+            assert time.monotonic() - begun < 10
+        seen, _ = await follower.communicate()
+    # what came of the commands is told before that
+    *told, last = map(json.loads, seen.decode().splitlines())
+    assert last["error"]["reason"] == "DRAINING"
+    ends = [row["metadata"]["job_id"] for row in told if row["phase"] == "end"]
+    assert ends == [job.job_id]
+
+
+@pytest.mark.parametrize("tool", ["ssh_session_read", "ssh_session_write"])
+async def test_who_waits_for_a_kept_shell_does_not_hold_the_stop(
+    short_path: Path, sshd: Sshd, tool: str
+) -> None:
+    """PK-05, SE-11: it waited for its share of the time; the call has an answer."""
+    asked: dict[str, Any] = {"wait_seconds": 45, "until": "never"}
+    if tool == "ssh_session_write":
+        asked |= {"input": "\n"}
+    world = World(short_path, ssh_config=sshd.config)
+    world.configure("[limits]\nstop_seconds = 60\nprogress_interval_seconds = 0.1\n")
+    with world:
+        async with tools(world) as ssh:
+            opened = await ssh.told(
+                "ssh_session_open", target="box", durability="remote", shell="/bin/sh"
+            )
+            asked |= {"session": opened["session_id"]}
+            call = {"name": tool, "arguments": asked, "_meta": {"progressToken": "p"}}
+            ident = await ssh.wire.start("tools/call", call)
+            note = await ssh.wire.receive()
+            assert note["method"] == "notifications/progress"
+            begun = time.monotonic()
+            assert await asyncio.to_thread(world.stop) == 0
+            assert time.monotonic() - begun < 10
+            told = content((await ssh.wire.reply(ident))["result"])
+            assert told["running"] is True
+            await asyncio.to_thread(world.start)
+            session = opened["session_id"]
+            await ssh.told("ssh_session_close", session=session, force=True)

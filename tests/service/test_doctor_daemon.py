@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fakes.barred import barred, closed
 from fakes.daemon import FakeDaemon
 from fakes.examined import Examined, examine, examined
 from fakes.forked import Forking
@@ -25,9 +26,10 @@ from fakes.watch import daemons_of, until
 from fakes.world import World, program
 from holdfast.contract import HASH
 from holdfast.v1 import admin_pb2
+from holdfast_daemon.doctor import leftovers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from fakes.sshd import Sshd
 
@@ -35,6 +37,8 @@ pytestmark = pytest.mark.xdist_group("doctor_daemon")
 
 # Other tests' daemons come and go on this machine.
 OTHERS = "other daemons"
+# What a client looks at where no daemon runs.
+STARTS = ("program", "socket directory", "state directory", "service")
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,20 @@ def test_all_well(served: World) -> None:
     assert found["service"]["verdict"] == "ok"
     assert "OpenSSH" in found["ssh"]["told"]
     assert {"leftovers", "clock", "linger", "~/.ssh", "ssh config"} <= {*found.checks}
+
+
+def test_an_ssh_that_can_not_be_run(empty: World) -> None:
+    """NF-19: it is named, and all the rest is told; it was the only thing told."""
+    odd = empty.root / "ssh"
+    odd.write_text("no program\n")
+    odd.chmod(0o755)
+    world = World(empty.root)
+    world.environment["HOLDFAST_SSH_BIN"] = str(odd)
+    with world:
+        found = examine(world, "box")
+    assert found["ssh"]["verdict"] == "fail"
+    assert str(odd) in found["ssh"]["told"]
+    assert {"socket", "disk", "clock"} <= {*found.checks}
 
 
 @pytest.mark.parametrize("which", ["directory", "file", "link"])
@@ -203,6 +221,81 @@ def test_other_daemons_of_the_same_user(
         kept.rename(other.socket)
 
 
+@contextlib.contextmanager
+def running(*words: str, at: Path, **environment: str) -> Generator[int]:
+    """Run a program of this user from a directory; yield its process id."""
+    kept = {key: os.environ[key] for key in ("HOME", "PATH")}
+    with subprocess.Popen(
+        words, cwd=at, env=kept | environment, stdin=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield process.pid
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize("how", ["by a rule", "relative", "relative state"])
+def test_a_daemon_is_looked_for_where_it_listens(
+    served: World, short_path: Path, how: str
+) -> None:
+    """NF-19: nobody is told to end one that clients reach by the usual rules."""
+    socket_path = short_path / "state" / "run" / "holdfast.sock"
+    words, variables = list[str](), {"HOLDFAST_STATE_DIR": str(short_path / "state")}
+    if how == "by a rule":
+        socket_path = short_path / "holdfast" / "holdfast.sock"
+        variables["XDG_RUNTIME_DIR"] = str(short_path)
+    elif how == "relative":
+        socket_path = short_path / "own" / "x.sock"
+        words = ["--socket", "own/x.sock"]
+    elif Path(f"/run/user/{os.getuid()}").is_dir():
+        pytest.skip("this machine has a place for sockets of its own")
+    else:
+        words, variables = ["--state-dir=state"], {}
+    daemon = program("holdfastd")
+    with running(daemon, *words, at=short_path, **variables) as pid:
+        until(socket_path.is_socket, "it listens")
+        found = examine(served)[OTHERS]
+        assert found["details"].get(str(pid)) == str(socket_path), found
+        (seen,) = (o for o in leftovers.processes(served.socket) if o.pid == pid)
+        assert seen.answers
+
+
+def test_who_reads_a_file_of_its_name_is_no_daemon(
+    served: World, short_path: Path
+) -> None:
+    """NF-19: an editor, or a look into a log, is never named as something to end."""
+    os.mkfifo(short_path / "holdfastd")
+    with running("cat", "holdfastd", at=short_path) as pid:
+        found = examine(served)[OTHERS]
+        assert str(pid) not in found["details"], found
+
+
+@pytest.mark.parametrize("which", ["jobs/jclosed", "audit", "."])
+def test_a_place_nobody_may_look_into_hides_no_other(empty: World, which: str) -> None:
+    """NF-19: what can't be looked at is one finding, and the others are all there."""
+    words = [*barred(), program("holdfast"), "doctor", "--json"]
+
+    def found() -> Examined:
+        done = subprocess.run(
+            words, env=empty.environment, capture_output=True, check=False, timeout=60
+        )
+        return Examined(done.returncode, json.loads(done.stdout)["findings"])
+
+    found()  # the first one starts the daemon
+    checks = set(found().checks)
+    place = empty.state / which
+    place.mkdir(mode=0o700, exist_ok=True)
+    os.utime(place, (1, 1))
+    with closed(place):
+        now = found()
+    assert checks <= set(now.checks), now
+    assert str(place) not in now["leftovers"]["told"]
+    if which != "jobs/jclosed":
+        assert now["audit log"]["verdict"] == "fail"
+        assert "Permission denied" in now["audit log"]["told"]
+        assert str(empty.state / "audit") in now["audit log"]["hint"]
+
+
 # No daemon, or not the right one
 
 
@@ -211,7 +304,7 @@ def test_without_a_daemon_the_client_looks_by_itself(empty: World) -> None:
     found = examine(empty, "--no-autostart", "box")
     assert found.code == 1
     assert found["daemon's socket"]["told"].startswith("no daemon runs")
-    for check in ("program", "socket directory", "state directory", "service"):
+    for check in STARTS:
         assert found[f"start: {check}"]["verdict"] == "ok"
     assert found["daemon"]["details"]["reason"] == "DAEMON_UNAVAILABLE"
     assert "holdfastd" in found["daemon"]["hint"]

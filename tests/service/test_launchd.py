@@ -84,11 +84,15 @@ class Mac:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=80,
             check=False,
         )
-        assert done.returncode == code, done.stdout + done.stderr
+        assert done.returncode == code, done.stdout + done.stderr + self.logs()
         return done.stdout or done.stderr
+
+    def logs(self) -> str:
+        """Return what the daemons said by now."""
+        return "\n".join(path.read_text() for path in self.home.rglob("*.log"))
 
     def asked(self) -> list[str]:
         """Return what launchctl was asked since the last look, but for questions."""
@@ -161,6 +165,9 @@ def test_installed_restarted_and_gone(mac: Mac) -> None:
     assert first["daemon"]["pid"] == first["pid"] > 0
     assert "runs on" in mac.run("install")
     assert mac.asked() == [], "there was nothing to do"
+    assert "last exit code" not in mac.run("status")
+    (mac.place / "exited").write_text("78: EX_CONFIG")
+    assert "last exit code 78: EX_CONFIG" in mac.run("status")
     assert "took over from" in mac.run("restart")
     assert mac.asked() == [
         f"enable {domain}/{LABEL}",
@@ -178,6 +185,31 @@ def test_installed_restarted_and_gone(mac: Mac) -> None:
     assert not mac.plist.exists()
     assert not (mac.home / "Library" / "Logs" / "holdfast").exists()
     assert "not installed" in mac.run("status", code=1)
+
+
+def test_the_logs_tell_why_it_does_not_start(mac: Mac) -> None:
+    """PK-04: it ends before its own log is open."""
+    config = mac.home / ".config" / "holdfast" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("no_such_key = 1\n")
+    config.chmod(0o600)
+    mac.run("install", code=69)
+    assert "no_such_key" in mac.run("logs")
+
+
+def test_upgrade_keeps_the_environment_of_the_installation(mac: Mac) -> None:
+    """NF-20: from a shell that knows less, the next daemon finds the same."""
+    assert agent.environment_of("<plist>") == {}
+    mac.run("install")
+    plist = plistlib.loads(mac.plist.read_bytes())
+    plist["EnvironmentVariables"]["PATH"] += ":/opt/once"
+    # as an editor of plists may leave it
+    mac.plist.write_bytes(plistlib.dumps(plist, fmt=plistlib.FMT_BINARY))
+    mac.run("upgrade")
+    told = plistlib.loads(mac.plist.read_bytes())["EnvironmentVariables"]
+    assert told == plist["EnvironmentVariables"]
+    mac.plist.write_bytes(b"bplist00 and no more")
+    assert "can't be read" in mac.run("upgrade", code=69)
 
 
 def test_clients_have_launchd_start_it(mac: Mac) -> None:
@@ -198,6 +230,34 @@ def test_clients_have_launchd_start_it(mac: Mac) -> None:
     assert mac.asked() == [f"kickstart gui/{os.getuid()}/{LABEL}"]
     started = json.loads(mac.run("status", "--json"))
     assert json.loads(done.stdout)["pid"] == started["pid"] != pid
+
+
+def test_a_daemon_that_launchd_starts_slowly_is_waited_for(mac: Mac) -> None:
+    """Contract section 1, autostart: one more beside it would take its place.
+
+    It was started by hand after 3 s, and the agent's own ended, again and again.
+    """
+    mac.run("install")
+    pid = json.loads(mac.run("status", "--json"))["pid"]
+    os.kill(pid, signal.SIGTERM)
+    until(lambda: not alive(pid), "it ended")
+    gate = mac.home / "gate"
+    os.mkfifo(gate)
+    agent_of = mac.place / "plist"
+    told = plistlib.loads(agent_of.read_bytes())
+    slow = f'read -r word <"{gate}"; exec "$@"'
+    told["ProgramArguments"] = ["/bin/sh", "-c", slow, "sh", *told["ProgramArguments"]]
+    agent_of.write_bytes(plistlib.dumps(told))
+    asked = mac.place / "asked"
+    asked.unlink()
+    words = [program("holdfast"), "status", "--json"]
+    with subprocess.Popen(words, env=mac.environment, stdout=subprocess.PIPE) as client:
+        until(
+            lambda: asked.exists() and "print" in asked.read_text(), "it is asked for"
+        )
+        gate.write_text("on\n")
+        said, _ = client.communicate(timeout=40)
+    assert json.loads(said)["pid"] == int((mac.place / "pid").read_text())
 
 
 def test_without_a_session_the_next_step_is_told(mac: Mac) -> None:

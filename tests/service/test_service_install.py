@@ -202,6 +202,24 @@ def test_a_daemon_of_a_client_is_handed_over(user: Machine, host: Sshd) -> None:
     assert len(daemons(user)) == 1
 
 
+def test_a_daemon_of_a_client_that_hangs_is_handed_over(
+    user: Machine, host: Sshd
+) -> None:
+    """PK-04: with --now; a service that was there, stopped, was refused its start."""
+    user.service("install")
+    user.systemctl("stop", UNIT)
+    words = (program("holdfast"), "status")
+    user.run(*words, HOLDFAST_SSH_CONFIG=str(host.config))
+    (stuck,) = daemons(user)
+    user.run("kill", "-STOP", stuck)
+    try:
+        told = user.service("install", "--now").stdout
+        assert f"process {stuck}, which did not answer, was ended" in told
+        assert daemons(user) == [user.show("MainPID")]
+    finally:
+        user.run("kill", "-CONT", stuck, check=False)
+
+
 def start_job(user: Machine, command: str, *, durable: bool = False) -> str:
     """Begin a command by a shim that does not wait, as agents do."""
     arguments = {"target": "box", "command": command, "wait_seconds": 0}
@@ -360,6 +378,108 @@ def test_upgrade_renews_unit_and_daemon(user: Machine) -> None:
     assert not answer(user, "status")["outdated"]
 
 
+def test_upgrade_keeps_the_environment_of_the_installation(user: Machine) -> None:
+    """NF-20: from another shell, as by `ssh HOST holdfast …`, nothing moves.
+
+    Its daemon kept its state elsewhere from then on: what was kept was not found again.
+    """
+    place = str(user.home / """odd 'st"a"te' $HOME %h \\n""")
+    tools = f"{user.home}/tools:{user.environment['PATH']}"
+    user.service("install", XDG_STATE_HOME=place, PATH=tools)
+    path = user.home / ".config" / "systemd" / "user" / UNIT
+    current = path.read_text()
+    state = cli(user, "status", "--json")
+    assert json.loads(state)["state_dir"] == f"{place}/holdfast"
+    assert not answer(user, "status")["outdated"]
+    path.write_text(current.replace("holdfast 0.1.0", "holdfast 0.0.9"))
+    assert "is written anew" in user.service("upgrade").stdout
+    assert path.read_text() == current
+    assert "is written" in user.service("install").stdout
+    assert f"{user.home}/tools" not in path.read_text()
+
+
+def test_a_unit_that_is_a_link_stays_one(user: Machine) -> None:
+    """PK-04: as of those who keep such files elsewhere: that file is renewed."""
+    user.service("install")
+    path = user.home / ".config" / "systemd" / "user" / UNIT
+    elsewhere = user.home / "dotfiles-unit"
+    current = path.read_text()
+    elsewhere.write_text(current.replace("holdfast 0.1.0", "holdfast 0.0.9"))
+    path.unlink()
+    path.symlink_to(elsewhere)
+    user.systemctl("daemon-reload")
+    user.service("upgrade")
+    assert path.readlink() == elsewhere
+    assert elsewhere.read_text() == current
+    user.service("uninstall")
+    assert not path.is_symlink()
+    assert elsewhere.read_text() == current
+
+
+def test_a_masked_service_is_not_installed(user: Machine) -> None:
+    """PK-04: it was unmasked without a word."""
+    user.service("install")
+    path = user.home / ".config" / "systemd" / "user" / UNIT
+    user.service("uninstall")
+    user.systemctl("mask", UNIT)
+    try:
+        done = user.service("install", check=False)
+        assert done.returncode != 0
+        assert "is masked" in done.stderr
+        assert "systemctl --user unmask" in done.stderr
+        assert path.readlink() == Path(os.devnull)
+    finally:
+        user.systemctl("unmask", UNIT)
+
+
+def test_a_program_may_lie_anywhere(user: Machine) -> None:
+    """PK-04: systemd starts it whatever its path holds, and expands nothing in it."""
+    odd = user.home / """it's "a" $HOME ${PATH} $$ %h \\n"""
+    odd.symlink_to(sys.prefix)
+    code = "import sys; from holdfast_shim.cli import main; sys.exit(main())"
+    words = (str(odd / "bin" / "python"), "-c", code, "service", "install")
+    user.run(*words, XDG_RUNTIME_DIR=f"/run/user/{os.getuid()}")
+    ran = user.run("cat", f"/proc/{user.show('MainPID')}/cmdline").stdout.split("\0")
+    assert ran[1] == str(odd / "bin" / "holdfastd")
+    assert user.show("Result") == "success"
+
+
+def test_what_no_unit_can_hold_is_left_out_of_path(user: Machine) -> None:
+    """PK-04: a line break or a byte of no UTF-8 costs one directory, not the path."""
+    user.service("install", PATH="/usr/bin:/bin:/a\nb:/\udcff:/end")
+    assert "PATH=/usr/bin:/bin:/end" in user.show("Environment").split()
+
+
+def test_a_unit_that_is_no_text_is_told(user: Machine) -> None:
+    """PK-03: an editor of another character set; it was an error of no type."""
+    user.service("install")
+    path = user.home / ".config" / "systemd" / "user" / UNIT
+    text = path.read_bytes()
+    path.write_bytes(text + b"# caf\xe9\n")
+    told = user.service("upgrade", check=False)
+    assert told.returncode == 69
+    assert f"{path} is no UTF-8 text" in told.stderr
+    path.write_bytes(text)
+
+
+def test_a_configuration_that_the_manager_does_not_know_of(user: Machine) -> None:
+    """PK-04: a shell's own XDG_CONFIG_HOME; systemd looks for units elsewhere."""
+    own = str(user.home / "own")
+    path = user.home / ".config" / "systemd" / "user" / UNIT
+    told = user.service("install", XDG_CONFIG_HOME=own).stdout
+    assert f"{path} is written" in told
+    assert f"Environment=XDG_CONFIG_HOME={own}\n" in path.read_text()
+    assert answer(user, "status", XDG_CONFIG_HOME=own)["file"] == str(path)
+    user.systemctl("stop", UNIT)
+    runtime = f"/run/user/{os.getuid()}"
+    words = (program("holdfast"), "--json", "status")
+    told = user.run(*words, XDG_CONFIG_HOME=own, XDG_RUNTIME_DIR=runtime).stdout
+    assert str(json.loads(told)["pid"]) == user.show("MainPID")
+    told = user.service("uninstall", XDG_CONFIG_HOME=own).stdout
+    assert f"{path} is removed" in told
+    assert not os.path.lexists(own)
+
+
 def test_uninstall_leaves_nothing(user: Machine) -> None:
     """PK-04: no unit, link, process, socket; only what is the user's own."""
     user.drop_in.unlink()
@@ -417,7 +537,7 @@ def test_the_journal_tells_of_sessions(user: Machine) -> None:
 
     def ended() -> list[dict[str, Any]]:
         records = found(f"HOLDFAST_SESSION={ident}", "HOLDFAST_HOST=box")
-        return records if "ended" in records[-1]["MESSAGE"] else []
+        return records if records and "ended" in records[-1]["MESSAGE"] else []
 
     records = until(ended, "all of it is in the journal")
     assert [one["MESSAGE"].partition(" client=")[0] for one in records] == [

@@ -123,7 +123,7 @@ async def test_a_client_that_goes_away_disturbs_no_other(world: World) -> None:
 
 async def job_of(ssh: Tools, command: str) -> str:
     """Return the running job with this command once it is listed."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(40):
         while True:
             for row in (await ssh.told("ssh_job_list", running_only=True))["jobs"]:
                 if row["command"] == command:

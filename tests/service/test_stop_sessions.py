@@ -141,6 +141,7 @@ def listed(machine: Machine) -> dict[str, Result]:
     return {one["session_name"]: one for one in machine.cli("sessions")["sessions"]}
 
 
+@pytest.mark.timed
 async def test_a_stop_with_all_sessions_open_takes_five_seconds_at_most(
     machine: Machine, hosts: dict[str, Sshd]
 ) -> None:

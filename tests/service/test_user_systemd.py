@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -144,6 +146,40 @@ def test_one_that_comes_second_is_not_tried_again(service: Machine) -> None:
         assert service.show("NRestarts") == "0"
     finally:
         config.unlink()
+
+
+def test_a_unit_that_starts_slowly_is_waited_for(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """Contract section 1, autostart: one more beside it would take its place.
+
+    After 6 s a daemon was started by hand, and the service ended with 75.
+    """
+    machine.systemctl("stop", UNIT)
+    gate = machine.home / "gate"
+    os.mkfifo(gate)
+    slow = machine.drop_in.with_name("slow.conf")
+    slow.write_text(f"[Service]\nExecStartPre=/bin/sh -c 'read -r word <{gate}'\n")
+    try:
+        machine.systemctl("daemon-reload")
+        asked = tmp_path / "asked"
+        real = shutil.which("systemctl")
+        told = tmp_path / "systemctl"
+        told.write_text(f'#!/bin/sh\necho "$@" >>{asked}\nexec {real} "$@"\n')
+        told.chmod(0o755)
+        words = [*machine.enter, program("holdfast"), "status", "--json"]
+        environment = dict(machine.environment)
+        environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
+        with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE) as client:
+            until(lambda: "SubState" in asked.read_text(), "it is asked for")
+            gate.write_text("on\n")
+            said, _ = client.communicate(timeout=40)
+        assert json.loads(said)["pid"] == int(machine.show("MainPID"))
+        assert machine.show("ActiveState") == "active"
+    finally:
+        slow.unlink()
+        machine.systemctl("daemon-reload")
+        machine.systemctl("stop", UNIT)
 
 
 @pytest.mark.parametrize("client", ["shim", "cli"])

@@ -80,11 +80,11 @@ async def test_connects_and_disconnects_leave_no_task_descriptor_or_process(
         bad_key = wrong_key(host, tmp_path / "wrong")
         bad_port = replace(host, port=free_port())
         limits = {
-            "keepalive_seconds": 0.2,
-            "keepalive_misses": 2,
-            "connect_timeout_seconds": 1.5,
-            "channel_open_seconds": 1,
-            "probe_seconds": 1,
+            "keepalive_seconds": 1,
+            "keepalive_misses": 1,
+            "connect_timeout_seconds": 3,
+            "channel_open_seconds": 3,
+            "probe_seconds": 3,
             "login_pause_seconds": 0.01,
             "login_pause_max_seconds": 0.05,
         }
@@ -145,9 +145,9 @@ async def test_the_daemon_holds_nothing_of_connections_that_are_gone(
     """A5 row 17: the same through shims and daemon, by several ways at once."""
     wrong = keygen(tmp_path / "wrong")
     limits = (
-        "keepalive_seconds = 1\nkeepalive_misses = 1\nconnect_timeout_seconds = 1\n"
+        "keepalive_seconds = 1\nkeepalive_misses = 2\nconnect_timeout_seconds = 3\n"
         "login_pause_seconds = 0.01\nlogin_pause_max_seconds = 1\njobs_kept = 10\n"
-        "channel_open_seconds = 1\nreap_seconds = 0.2\n"
+        "channel_open_seconds = 3\nreap_seconds = 0.2\n"
     )
     async with contextlib.AsyncExitStack() as stack:
         proxies = [

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from holdfast_daemon.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,12 +30,13 @@ FLOORS = [
     {
         "errors", "ids", "limits", "clock", "secrets", "paths", "config", "schema",
         "config_file", "toml_lines", "streams", "instance", "hold", "logs",
-        "failpoint", "suspects",
+        "failpoint", "leaving", "shape", "suspects", "unless",
     },
 ]  # fmt: skip
 # The same within the largest room; what has no room there stands above them all.
 TRANSFER_FLOORS = [{"plain"}, {"shell", "sync"}, {"here"}, {"means"}, {"tree"}]
 SANS_IO = [
+    "shape.py",
     "exec/preamble.py",
     "exec/request.py",
     "exec/claim.py",
@@ -224,3 +228,15 @@ def test_top_folders_are_no_packages() -> None:
     """Else `import daemon` and `import packaging` would no longer be other people's."""
     for folder in ("proto", "daemon", "shim", "tests", "packaging"):
         assert not (ROOT / folder / "__init__.py").exists()
+
+
+def test_every_limit_is_kept_by_something() -> None:
+    """One that people may set, and nothing reads, is a promise that nobody keeps."""
+    used = set[str]()
+    for path in modules(DAEMON):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute):
+                used.add(node.attr)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                used.add(node.value)
+    assert {field.name for field in dataclasses.fields(Limits)} <= used

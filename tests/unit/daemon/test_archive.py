@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -139,3 +140,41 @@ async def test_a_record_that_was_not_written_does_not_count_as_kept(
     assert job.saved
     assert status_on_disk(tmp_path) == "running"
     await archive.close()
+
+
+async def recovered(directory: Path) -> list[str]:
+    archive = Archive(directory, Limits(job_write_seconds=0), SystemClock())
+    found = [job.id for job in await archive.recover()]
+    await archive.close()
+    return list(map(str, found))
+
+
+async def written(directory: Path) -> Path:
+    """Return the directory of a job that ran days ago."""
+    archive = Archive(directory, Limits(job_write_seconds=0), SystemClock())
+    await archive.keep(job_of(archive))
+    await archive.close()
+    os.utime(directory / "j1", (0, 0))
+    return directory / "j1"
+
+
+async def test_a_link_that_leads_nowhere_keeps_no_daemon_from_starting(
+    tmp_path: Path,
+) -> None:
+    """EX-16: one among the jobs, as a restored backup may leave it, was an error."""
+    await written(tmp_path)
+    (tmp_path / "j0").symlink_to(tmp_path / "gone")
+    assert await recovered(tmp_path) == ["j1"]
+
+
+async def test_a_record_that_cannot_be_read_for_once_is_kept(tmp_path: Path) -> None:
+    """NF-10: a command that ran for days on its host was forgotten for good."""
+    place = await written(tmp_path)
+    record = place / "job.json"
+    record.rename(place / "aside")
+    record.symlink_to(record)  # no user may read through it, not even root
+    os.utime(place, (0, 0))
+    assert await recovered(tmp_path) == []
+    record.unlink()
+    (place / "aside").rename(record)
+    assert await recovered(tmp_path) == ["j1"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import random
@@ -17,13 +18,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fakes.audit import a_record, audit_log, block, records, unblock
-from holdfast_daemon.audit import files, query
+from holdfast_daemon.audit import files, query, store
 from holdfast_daemon.audit.chain import AuditError, AuditLog
 from holdfast_daemon.audit.record import Phase
 from holdfast_daemon.secrets import Redactor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 RECORDS = 1200
 
@@ -507,6 +508,51 @@ def test_a_full_disk_refuses_records_and_is_told_when_it_is_over(
     assert query.verify(directory).faults == ()
 
 
+FULL_AT_FIRST = """
+import asyncio, resource, sys
+from pathlib import Path
+from fakes.audit import a_record, audit_log
+from holdfast_daemon.audit import query
+from holdfast_daemon.audit.chain import AuditError
+
+async def main():
+    directory = Path(sys.argv[1])
+    log = audit_log(directory)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    await log.open()
+    try:
+        await log.append(a_record(1))
+    except AuditError as error:
+        assert "File too large" in str(error), error
+    else:
+        raise AssertionError("it was taken")
+    found = query.verify(directory)
+    assert found.intact, found
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    await log.append(a_record(2))
+    await log.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_disk_that_is_full_at_the_very_first_start_is_no_tampering(
+    directory: Path,
+) -> None:
+    """Issue 2, 4: a head of no bytes was called a changed one for ever."""
+    subprocess.run(
+        python(FULL_AT_FIRST, str(directory)),
+        env=environment(),
+        timeout=30,
+        check=True,
+    )
+    told, record = records(directory)
+    assert (told["result"], told.get("error")) == ("repaired", None)
+    assert (record["call_id"], record["seq"]) == ("c2", 2)
+    assert query.verify(directory).faults == ()
+
+
 async def test_a_directory_that_became_a_file_refuses_records(
     log: AuditLog, directory: Path, tmp_path: Path
 ) -> None:
@@ -662,6 +708,42 @@ async def test_synced_at_once_where_asked(directory: Path) -> None:
     await asyncio.gather(*(log.append(a_record(n)) for n in range(20)))
     await log.close()
     assert query.verify(directory).records == 20
+
+
+async def test_a_disk_that_does_not_sync_is_not_written_full(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 2, 4: told as an outage, and nothing that was kept is pushed out for it.
+
+    On BUGGY code: the thread wrote that it goes on again and again, without a pause.
+    """
+    tries = 0
+    mended = False
+
+    def sync(descriptors: Sequence[int]) -> None:
+        nonlocal tries
+        tries += 1
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if not mended and tries < 500:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    log = audit_log(directory, sync_seconds=0, file_bytes=4000, files=2)
+    await log.open()
+    await log.append(a_record(1))
+    monkeypatch.setattr(store, "sync", sync)
+    with pytest.raises(AuditError, match="Input/output error"):
+        await log.append(a_record(2))
+    log.post(a_record(3))
+    await log.flush()
+    assert "Input/output error" in log.error
+    mended = True
+    await log.append(a_record(4))
+    assert (log.error, tries < 100) == ("", True)
+    await log.close()
+    names = [r["call_id"] for r in records(directory) if r["client"] == "test/1"]
+    assert names == ["c1", "c2", "c3", "c4"]
+    assert query.verify(directory).faults == ()
 
 
 async def test_a_slow_sync_goes_on_beside_the_writer(directory: Path) -> None:

@@ -73,6 +73,25 @@ def test_a_file_that_vanishes_does_not_open_the_door(
     assert "is gone" in holder.error
 
 
+async def test_a_file_that_is_only_begun_does_not_open_the_door(
+    write: Callable[[str], Path],
+) -> None:
+    """SC-01: whoever writes it empties it first; who means that asks for it."""
+    holder = ConfigHolder(write("allowed_hosts = ['web1']"))
+    write("")
+    assert not await holder.refresh(asked=False)
+    assert holder.current.allowed_hosts == ("web1",)
+    assert "is empty" in holder.error
+    write("allowed_hosts = ['web2']")
+    assert await holder.refresh(asked=False)
+    assert (holder.current.allowed_hosts, holder.error) == (("web2",), "")
+    write("")
+    assert await holder.refresh()
+    assert not holder.current.allowed_hosts
+    # nothing changes by it
+    assert await holder.refresh(asked=False)
+
+
 def test_a_mistake_at_the_start_is_raised(write: Callable[[str], Path]) -> None:
     with pytest.raises(ConfigError):
         ConfigHolder(write("x = 1"))

@@ -226,6 +226,22 @@ class TestRoom:
         assert "7 commands on vault, 2 commands on me@b, 1 commands on me@a" in message
         assert "secret.example" not in message
 
+    def test_behind_another_hub_the_same_address_is_another_server(
+        self, held: Callable[..., Entry]
+    ) -> None:
+        """Private addresses are given out anew in every network."""
+        hubs = [Host(name=f"hub{n}", hostname=f"hub{n}", user="me") for n in (1, 2)]
+        one, two = (dataclasses.replace(HOST, proxy_jump=hub) for hub in hubs)
+        entries = [held("a", seats=1), held("a", seats=1)]
+        for entry in entries:
+            entry.host = one
+        assert make_room(entries, two, self.LIMITS, urgent=False) == []
+        other = dataclasses.replace(one, user="other")
+        with pytest.raises(LimitError, match=r"to web\.example are in use"):
+            make_room(entries, other, self.LIMITS, urgent=False)
+        by_program = dataclasses.replace(HOST, proxy_command="relay %h")
+        assert make_room(entries, by_program, self.LIMITS, urgent=False) == []
+
     def test_closing_ones_do_not_count(self, held: Callable[..., Entry]) -> None:
         entries = [held("a", seats=1), held("a", seats=1, closing=True)]
         host = dataclasses.replace(HOST, hostname="a")
@@ -240,6 +256,11 @@ class TestQuota:
             quota.check(running, dataclasses.replace(HOST, name="y"), limits)
         assert "j1, j2" in caught.value.message
         quota.check(running, dataclasses.replace(HOST, hostname="z"), limits)
+
+    def test_behind_another_hub_the_same_address_is_another_host(self) -> None:
+        hub = Host(name="hub", hostname="hub", user="me")
+        limits = make_limits(jobs_per_host=1)
+        quota.check({"j1": HOST}, dataclasses.replace(HOST, proxy_jump=hub), limits)
 
     def test_all_jobs_together_are_told_by_host(self) -> None:
         hosts = [dataclasses.replace(HOST, hostname=f"h{n % 7}") for n in range(20)]

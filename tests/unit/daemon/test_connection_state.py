@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -24,12 +25,20 @@ def test_pauses_grow_with_jitter_up_to_the_longest() -> None:
     assert highs == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
+def test_pauses_never_end() -> None:
+    """SE-15, NF-09: a host that is away for weeks is looked for all the time.
+
+    After the 1,024th look nothing that was kept there was looked for again.
+    """
+    pauses = Backoff(0.1, 30, lambda: 1.0)
+    assert [pauses.failed() for _ in range(100_000)][-1] == 30
+
+
 def test_a_success_starts_the_pauses_anew() -> None:
     pauses = Backoff(1, 60, lambda: 1.0)
     pauses.failed()
     pauses.failed()
     pauses.succeeded()
-    assert pauses.failures == 0
     assert pauses.failed() == 1
 
 
@@ -94,6 +103,20 @@ async def test_one_that_gives_up_as_its_turn_comes_gives_it_back_once() -> None:
         False,
     ]
     assert most == 1
+
+
+async def test_turns_are_each_server_s_own_also_where_addresses_are_the_same() -> None:
+    turns = Turns(make_limits(handshakes_per_host=1))
+    host = Host(name="x", hostname="10.0.0.5", user="u")
+    hub = Host(name="hub", hostname="hub", user="u")
+    behind = replace(host, proxy_jump=hub)
+    async with (
+        asyncio.timeout(5),
+        turns.turn(host, urgent=False),
+        turns.turn(behind, urgent=False),
+    ):
+        assert turns.taken == 2
+        assert not turns.crowded(behind)
 
 
 def test_a_brake_belongs_to_the_account_and_grows_until_released() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from holdfast_daemon.connection import diagnosis, dial
+from holdfast_daemon.connection import diagnosis, dial, lookup
 from holdfast_daemon.hosts.host import Host, Wire
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ async def test_each_address_that_failed_is_named(
         names = ("127.0.0.1", "127.0.0.2")
         return [(socket.AF_INET, 0, 0, "", (name, late.port)) for name in names]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", found)
+    monkeypatch.setattr(lookup, "look_up", found)
     named = replace(host(late.port), hostname="box.example")
     with pytest.raises(OSError, match="Multiple") as told:
         await dial.dial(named, SECONDS)
@@ -116,6 +116,6 @@ async def test_the_next_address_is_tried_when_one_refuses(
             for address in ("127.0.0.9", "127.0.0.1")
         ]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", found)
+    monkeypatch.setattr(lookup, "look_up", found)
     with await dial.dial(host(listener.port), SECONDS) as made:
         assert made.getpeername()[0] == "127.0.0.1"

@@ -6,7 +6,8 @@ import base64
 import errno
 import os
 import resource
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,9 +36,6 @@ from holdfast_daemon.doctor.records import Log
 from holdfast_daemon.doctor.service import Manager
 from holdfast_daemon.errors import LinkError, Reason
 from holdfast_daemon.hosts.host import Host
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MIB = 1024 * 1024
 OK, WARN, FAIL, SKIP = Verdict
@@ -194,6 +192,50 @@ def test_the_unit_is_found_where_systemd_looks(tmp_path: Path) -> None:
     assert service.manager(env, tmp_path, "me").enabled
 
 
+def test_the_unit_is_found_where_only_the_shell_has_another_place(
+    tmp_path: Path,
+) -> None:
+    """NF-19: a unit that install wrote where systemd looks was told as none."""
+    folder = tmp_path / ".config/systemd/user"
+    folder.mkdir(parents=True)
+    (folder / "holdfast.service").touch()
+    env = {"XDG_CONFIG_HOME": str(tmp_path / "cfg"), "XDG_RUNTIME_DIR": "/nowhere"}
+    assert service.manager(env, tmp_path, "me").unit == str(folder / "holdfast.service")
+
+
+def test_an_agent_of_launchd_is_a_service_too(tmp_path: Path) -> None:
+    """NF-19, PK-04: and by whom this daemon was started."""
+    plist = tmp_path / "Library/LaunchAgents/io.holdfast.holdfastd.plist"
+    plist.parent.mkdir(parents=True)
+    plist.touch()
+    env = {"XDG_RUNTIME_DIR": "/nowhere", "XPC_SERVICE_NAME": "io.holdfast.holdfastd"}
+    found = service.manager(env, tmp_path, "me")
+    assert (found.unit, found.enabled, found.supervised) == (str(plist), True, True)
+    env["XPC_SERVICE_NAME"] = "application.com.apple.Terminal.1"
+    finding = service.unit(service.manager(env, tmp_path, "me"))
+    assert finding.verdict is WARN
+    assert finding.hint == "`holdfast service restart` has the service take over"
+
+
+def test_what_can_t_be_looked_at_is_not_told_as_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NF-19: macOS has no /proc."""
+    monkeypatch.setattr(leftovers, "_PROC", tmp_path / "none")
+    assert leftovers.others(tmp_path).verdict is SKIP
+    monkeypatch.setattr(machine, "_OPEN", (tmp_path / "none", Path("/dev/fd")))
+    assert int(machine.descriptors(1024).details["used"]) > 0
+
+
+def test_a_configuration_that_was_named_is_taken_by_ssh() -> None:
+    """NF-19: `ssh -F` looks at no mode, and /dev/null is the usual word for none."""
+    null = Seen("/dev/null", "device", 0o666, 0)
+    assert well(person.judge_config(null, 1000, chosen=True))
+    loose = Seen("/c", "file", 0o666, 1000)
+    assert "refuses" not in person.judge_config(loose, 1000, chosen=True).told
+    assert "refuses" in person.judge_config(loose, 1000, chosen=False).told
+
+
 def test_a_daemon_that_just_starts_is_no_orphan() -> None:
     """NF-19: only what nobody reaches, and not what nobody reaches yet."""
     reached = Process(1, "/a", answers=True, age=100)
@@ -252,9 +294,9 @@ def test_files_others_can_write_are_told(tmp_path: Path) -> None:
     for mode, good in ((0o644, True), (0o664, False), (0o646, False)):
         config.chmod(mode)
         tmp_path.chmod(mode | 0o100)
-        assert well(person.config(config, config.stat().st_uid)) is good
+        assert well(person.config(config, config.stat().st_uid, chosen=False)) is good
         assert well(person.folder(tmp_path, config.stat().st_uid)) is good
-    assert person.config(tmp_path / "none", 0).verdict is SKIP
+    assert person.config(tmp_path / "none", 0, chosen=False).verdict is SKIP
 
 
 def test_an_agent_with_a_hundred_keys_is_told_in_short() -> None:

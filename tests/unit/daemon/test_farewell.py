@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from fakes.watch import moment
+from holdfast_daemon.connection.pauses import Pauses
 from holdfast_daemon.errors import (
     DaemonError,
     LinkError,
@@ -34,6 +37,7 @@ class _Pool:
     def __init__(self, *connected: bool) -> None:
         self._words = list(connected)
         self.asked = 0
+        self.pauses = Pauses()
 
     def connected(self, account: object) -> bool:
         """Say so."""
@@ -56,8 +60,14 @@ class _Telling:
             raise error
 
 
-def one(pool: _Pool, tell: _Telling) -> Farewell:
-    return Farewell(cast("Any", pool), cast("Any", _Host()), tell)
+def one(pool: _Pool, tell: _Telling, seconds: float = 60) -> Farewell:
+    return Farewell(cast("Any", pool), cast("Any", _Host()), tell, seconds)
+
+
+@pytest.fixture
+def _slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(farewell, "_FIRST", 1000.0)
+    monkeypatch.setattr(farewell, "_MOST", 1000.0)
 
 
 @pytest.fixture(autouse=True)
@@ -75,9 +85,9 @@ async def test_it_is_told_again_where_the_link_was_lost() -> None:
 
 async def test_it_is_given_up_in_the_end() -> None:
     """SE-08: what is left there is told in the log, and by its record."""
-    tell = _Telling(*[LOST] * 1000)
-    assert not await one(_Pool(False), tell).say("sone")
-    assert 5 < tell.times < 100
+    tell = _Telling(*[LOST] * 10_000)
+    assert not await one(_Pool(False), tell, 1).say("sone")
+    assert 5 < tell.times < 1000
 
 
 async def test_it_is_never_why_a_person_is_asked_to_log_in() -> None:
@@ -87,7 +97,7 @@ async def test_it_is_never_why_a_person_is_asked_to_log_in() -> None:
     assert await one(pool, tell).say("sone")
     assert (tell.times, pool.asked) == (3, 4)
     tell = _Telling(LOGIN)
-    assert not await one(_Pool(False), tell).say("sone")
+    assert not await one(_Pool(False), tell, 0.2).say("sone")
     assert tell.times == 1
 
 
@@ -107,10 +117,9 @@ async def test_a_host_that_keeps_nothing_is_asked_once() -> None:
     assert tell.times == 1
 
 
-async def test_a_nudge_makes_it_try_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_slow")
+async def test_a_nudge_makes_it_try_at_once() -> None:
     """NF-09: the network is back."""
-    monkeypatch.setattr(farewell, "_FIRST", 1000.0)
-    monkeypatch.setattr(farewell, "_MOST", 1000.0)
 
     class _Nudging(_Telling):
         async def __call__(self) -> None:
@@ -121,3 +130,28 @@ async def test_a_nudge_makes_it_try_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     parting = one(_Pool(True), tell)
     assert await parting.say("sone")
     assert tell.times == 2
+
+
+@pytest.mark.usefixtures("_slow")
+@pytest.mark.parametrize("late", [False, True])
+async def test_the_short_connection_of_another_is_enough(late: bool) -> None:
+    """SE-08: it came while this one paused, and was gone again before its end."""
+    tell = _Telling(LOST) if late else _Telling()
+    pool = _Pool(False, True)
+    parting = one(pool, tell)
+    if not late:
+        parting.rest()
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        said = group.create_task(parting.say("sone"))
+        if late:
+            await moment()
+            assert tell.times == 1
+            parting.rest()
+        while not pool.asked:
+            await moment()
+        await moment()
+        for account in ("other@there", _Host.account):
+            assert not said.done()
+            pool.pauses.connected(account)
+            await moment()
+    assert said.result()

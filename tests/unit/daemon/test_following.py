@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self, cast
 
+import pytest
+
+from fakes.watch import moment
 from holdfast_daemon.connection.pauses import Pauses
-from holdfast_daemon.errors import LinkError, Reason
+from holdfast_daemon.connection.renewal import Renewal
+from holdfast_daemon.errors import DaemonError, LinkError, NeedsError, Reason
 from holdfast_daemon.exec import durable, following
 from holdfast_daemon.exec.following import Following
 from holdfast_daemon.exec.kept import Kept
+from holdfast_daemon.hosts.host import Host
 from holdfast_daemon.kept.run_line import RunEnd
 from holdfast_daemon.output.spool import Spool
 from holdfast_daemon.session import remote
@@ -20,8 +26,6 @@ from holdfast_daemon.streams import Stream
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from holdfast_daemon.exec.job import Job
     from holdfast_daemon.exec.site import Site
@@ -87,14 +91,17 @@ class _Line:
 class _Keeper:
     """A host that is back once it is asked for anything."""
 
+    host = Host(name="box", hostname="box", user="me")
+
     def __init__(self, runs: _Runs) -> None:
         self.runs = runs
+        self.asking = _site()
 
     def __call__(self, *_: Any) -> Self:
         return self
 
-    async def look(self, ident: str) -> Any:  # noqa: ARG002
-        return SimpleNamespace(shell="/bin/sh")
+    async def program(self, ident: str) -> str:  # noqa: ARG002
+        return "/bin/sh"
 
     async def signal(self, *_: Any) -> Any:
         self.runs.back = True
@@ -111,6 +118,7 @@ class _Runs:
     flaps = 0
     silent = 0.0
     dropped = 0
+    trouble: DaemonError = LinkError(Reason.HOST_UNREACHABLE, "it is away")
 
     async def drop(self, ident: str, number: int) -> None:  # noqa: ARG002
         self.dropped = number
@@ -136,7 +144,7 @@ class _Runs:
             return _Line(LOST, self.silent)
         await asyncio.sleep(0)
         if not self.back:
-            raise LinkError(Reason.HOST_UNREACHABLE, "it is away")
+            raise self.trouble
         return _Line(RunEnd(exit_code=0))
 
 
@@ -198,11 +206,16 @@ async def test_a_link_that_is_lost_now_and_then_is_looked_for_at_once(
 
 
 def _site() -> Any:
-    limits = SimpleNamespace(stop_grace_seconds=5, kept_bytes=1 << 20)
+    limits = SimpleNamespace(
+        stop_grace_seconds=5,
+        kept_bytes=1 << 20,
+        kept_abandoned_seconds=60,
+        agent_seconds=1.0,
+    )
     return SimpleNamespace(
-        pool=SimpleNamespace(pauses=Pauses()),
+        pool=SimpleNamespace(pauses=Pauses(), renewal=Renewal(), find=lambda _: None),
         limits=limits,
-        host=SimpleNamespace(name="box"),
+        host=Host(name="box", hostname="box", user="me", identity_agent="none"),
         keep=None,
     )
 
@@ -284,3 +297,47 @@ async def test_a_host_is_told_to_forget_by_another_way_where_the_line_is_gone() 
         assert (await run.follow()).end.exit_code == 0
         await run.forget()
     assert runs.dropped == job.kept.number
+
+
+REFUSAL = NeedsError(Reason.AUTH_FAILED, "refused", metadata={"tried": "publickey"})
+ASKS = NeedsError(Reason.LOGIN_NEEDED, "it asks for: a code")
+NO_KEY = NeedsError(Reason.AUTH_FAILED, "no key", metadata={"tried": ""})
+
+
+@pytest.mark.parametrize("trouble", [REFUSAL, ASKS, NO_KEY])
+async def test_nothing_that_was_refused_is_offered_again(
+    monkeypatch: pytest.MonkeyPatch, trouble: DaemonError
+) -> None:
+    """AU-05, NF-07: nor is a telephone rung twice; an agent may get its keys later."""
+    monkeypatch.setattr(following, "_FIRST", 0.0)
+    monkeypatch.setattr(following, "_MOST", 0.0)
+    runs, site = _Runs(), _site()
+    runs.trouble = trouble
+    looks = 0
+
+    def find(_: Host) -> object:
+        nonlocal looks
+        looks += 1
+        return runs.back and trouble is REFUSAL
+
+    site.pool.find = lambda host: find(host) or None
+    one = Following(cast("Runs", runs), cast("Job", _Job()), site)
+    task = asyncio.create_task(one.until_end(cast("RunLine", _Line(LOST))))
+    async with asyncio.timeout(10):
+        while looks < 4 and runs.tries < 4:
+            await moment()
+        assert (runs.tries == 1) is (trouble is not NO_KEY), runs.tries
+        before = runs.tries
+        one.nudge()
+        while runs.tries == before:
+            await moment()
+        # somebody logs in, or the configuration names another key, and may have one
+        runs.back = True
+        if trouble is ASKS:
+            other: Host = replace(site.host, identity_files=("another",))
+
+            async def renewed(_: Host) -> Host:
+                return other
+
+            site.pool.renewal.ask = renewed
+        assert (await task).exit_code == 0

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fakes.audit import audit_log, block, records, unblock
-from holdfast_daemon.audit import query
+from holdfast_daemon.audit import files, query
 from holdfast_daemon.clock import SystemClock
 from holdfast_daemon.config import Config, HostEntry
 from holdfast_daemon.errors import DaemonError, DeniedError, Reason, StateError
@@ -227,6 +230,40 @@ async def test_without_an_audit_log_no_work_is_taken(
     assert found[4]["phase"] == "end"
     assert found[4]["call_id"] == running.call_id
     assert log.error == ""
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+async def test_a_refusal_that_a_slow_disk_takes_late_is_recorded_once(
+    gate: Gate, log: AuditLog, monkeypatch: pytest.MonkeyPatch, *, refuses: bool
+) -> None:
+    """OB-01: it was handed over anew, and stood there twice.
+
+    `refuses`: the disk takes it at the second attempt only.
+    """
+    held = threading.Event()
+    real = files.write_all
+    tries = 0
+
+    def slowly(fd: int, data: bytes) -> None:
+        nonlocal tries
+        assert held.wait(20)
+        tries += 1
+        if refuses and tries == 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd, data)
+
+    monkeypatch.setattr(files, "write_all", slowly)
+    monkeypatch.setattr(log, "_write_seconds", 0.05)
+    with pytest.raises(DeniedError) as refused:
+        await gate.enter(run(), MAIL)
+    assert refused.value.reason is Reason.HOST_NOT_ALLOWED
+    held.set()
+    with log.watch() as changed:
+        while log.error or not records(log.directory):
+            await changed.wait()
+            changed.clear()
+    found = [r for r in await all_records(log) if r["event_type"] != "recovered"]
+    assert [r["event_type"] for r in found] == ["command_denied"]
 
 
 async def test_a_configuration_that_changes_decides_the_next_call(

@@ -48,7 +48,8 @@ def framer(family: Family = "sh") -> tuple[Framer, Asked, bytes, bytes]:
     asked = Asked()
     one = Framer(cast("Job", asked), family)
     words = one.words("true").decode()
-    begin, end = re.findall(r"\b([0-9a-f]{8}) ([0-9a-f]{8})\b", words)[-2:]
+    marks = re.findall(r"\b([0-9a-f]{8}) ([0-9a-f]{8})\b", words)
+    begin, end = dict.fromkeys(marks)
     if family in {"bash", "fish"}:
         begin, end = end, begin
     return one, asked, "".join(begin).encode(), "".join(end).encode()

@@ -7,6 +7,7 @@ import shutil
 import socket
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -329,3 +330,56 @@ async def test_the_account_of_a_name_is_known_once_it_was_resolved(ssh: Path) ->
     host = await inventory.resolve("web")
     typed = await inventory.resolve("deploy@web.example:2222")
     assert inventory.account("web") == host.account == typed.account
+
+
+def counting_ssh(directory: Path) -> tuple[Path, Callable[[], int]]:
+    """Return an ssh that notes how often it is run, and what reads the notes."""
+    binary, runs = directory / "ssh-of-mine", directory / "runs"
+    write(binary, f'#!/bin/sh\necho >>{runs}\nexec ssh "$@"\n')
+    binary.chmod(0o700)
+    return binary, lambda: len(runs.read_text())
+
+
+async def test_who_is_away_runs_nothing_while_no_file_changes(
+    ssh: Path, tmp_path: Path
+) -> None:
+    """NF-09: for weeks each host that was away had `Match exec` run twice a minute."""
+    binary, runs = counting_ssh(tmp_path)
+    clock = Standing()
+    own = config()
+    inventory = Inventory(
+        lambda: own,
+        Limits(),
+        clock,
+        config_file=ssh,
+        environ={"HOLDFAST_SSH_BIN": str(binary)},
+    )
+    host = await inventory.resolve("inner")
+    before = runs()
+    for _ in range(3):
+        clock.time += 100.0
+        assert await inventory.renew(host) == host
+    assert runs() == before
+    write(ssh, SSH.replace("Host inner\n", "Host inner\n    IdentityFile ~/new\n"))
+    clock.time += 100.0
+    assert (await inventory.renew(host)).identity_files == (f"{ACCOUNT_HOME}/new",)
+    # upgraded just now: it is there and can't be run
+    write(binary, "#!/nowhere/sh\n")
+    write(ssh, SSH)
+    clock.time += 100.0
+    assert await inventory.renew(host) == host
+
+
+async def test_who_is_asked_for_anew_keeps_the_name_that_rules_know(ssh: Path) -> None:
+    """SC-01: the door takes a usual port out of it, and puts another one in."""
+    own = config()
+    inventory = Inventory(lambda: own, Limits(), config_file=ssh)
+    for name, over, shown in (
+        ("web:2222", Overrides(), "web"),
+        ("web", Overrides(port=99), "web:99"),
+    ):
+        host = replace(await inventory.resolve(name, over), name=shown)
+        assert (await inventory.renew(host)).name == shown
+    found = await inventory.resolve("deploy@web.example:2222")
+    asked = (await inventory.resolve("web")).asked
+    assert (await inventory.renew(replace(found, asked=asked))).name == "web"

@@ -47,7 +47,7 @@ async def test_no_path_leads_out(tmp_path: Path, path: bytes) -> None:
     with pytest.raises(OSError):  # noqa: PT011
         await local.set(path, 0o777, 1)
     with pytest.raises(OSError):  # noqa: PT011
-        await local.make_directory(path)
+        await local.make_directory(path, None)
     with pytest.raises(OSError):  # noqa: PT011
         await local.link(path, b"/etc/passwd")
     for directory in (False, True):

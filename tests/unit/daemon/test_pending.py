@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import asyncssh
 
 from holdfast_daemon.clock import SystemClock
-from holdfast_daemon.hosts.host import Host
+from holdfast_daemon.hosts.host import Asked, Host, Overrides
 from holdfast_daemon.hosts.known_hosts import written
 from holdfast_daemon.hosts.pending import Pending
 from holdfast_daemon.hosts.refusal import refusal
@@ -74,9 +74,11 @@ def test_what_nobody_can_trust_does_not_wait() -> None:
 def test_no_credential_is_kept() -> None:
     """SC-12: what the call came with is not remembered."""
     waiting = pending()
-    met(waiting, replace(HOST, password=Secret("canary")), KEYS[0])
+    over = Overrides(password=Secret("canary"))
+    told = replace(HOST, password=over.password, asked=Asked(HOST.name, over))
+    met(waiting, told, KEYS[0])
     (request,) = waiting
-    assert request.host.password is None
+    assert (request.host.password, request.host.asked) == (None, None)
 
 
 async def test_a_key_that_was_trusted_elsewhere_is_gone(tmp_path: Path) -> None:

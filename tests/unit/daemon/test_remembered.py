@@ -9,9 +9,8 @@ import weakref
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from holdfast_daemon.clock import SystemClock
-from holdfast_daemon.file.files import Once
 from holdfast_daemon.file.writing import WriteAnswer
+from holdfast_daemon.rpc.once import Once
 from holdfast_daemon.transfer.sync.sync import Sync
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ class _Call:
 
 async def test_an_answer_that_is_remembered_does_not_keep_its_call() -> None:
     """NF-17, issue 6 point 8: thousands of them are remembered for ten minutes."""
-    once = Once(SystemClock(), 600)
+    once = Once[WriteAnswer](lambda: 600, "another change of a file")
     current: contextvars.ContextVar[_Call] = contextvars.ContextVar("current")
     times = 0
 
@@ -49,6 +48,29 @@ async def test_an_answer_that_is_remembered_does_not_keep_its_call() -> None:
     assert held() is None
     assert await once.do(("me", "r1"), [b"x"], work) is ANSWER
     assert times == 1
+
+
+async def test_what_takes_longer_than_it_is_remembered_is_done_once() -> None:
+    """NF-17: the time ran from the beginning, so a second call did it beside itself."""
+    once = Once[WriteAnswer](lambda: 0, "another change of a file")
+    go, times = asyncio.Event(), 0
+
+    async def work() -> WriteAnswer:
+        nonlocal times
+        times += 1
+        await go.wait()
+        return ANSWER
+
+    first = asyncio.create_task(once.do(("me", "r1"), [b"x"], work))
+    await asyncio.sleep(0.01)  # past its time
+    second = asyncio.create_task(once.do(("me", "r1"), [b"x"], work))
+    await asyncio.sleep(0)
+    go.set()
+    assert await first is await second is ANSWER
+    assert times == 1
+    await asyncio.sleep(0.01)
+    await once.do(("me", "r1"), [b"x"], work)
+    assert times == 2
 
 
 class _Attempt:

@@ -3,14 +3,16 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
 from fakes.links import change_limits, make_limits, read, write
+from fakes.watch import alive, soon
 from holdfast_daemon.clock import SystemClock
 from holdfast_daemon.errors import InputError, Reason, StateError
-from holdfast_daemon.hosts import options
+from holdfast_daemon.hosts import fidelity, options
 from holdfast_daemon.hosts.files import ConfigFiles
 from holdfast_daemon.hosts.resolve import Question, Resolver
 from holdfast_daemon.hosts.tokens import home
@@ -81,11 +83,13 @@ class Counting(Resolver):
     """Counts the questions that reach ssh."""
 
     runs = 0
+    running: asyncio.Task[object] | None = None
 
     async def _run(
         self, binary: str, question: Question, config: Path | None
     ) -> dict[str, list[str]]:
         self.runs += 1
+        self.running = asyncio.current_task()
         return await super()._run(binary, question, config)
 
 
@@ -271,6 +275,34 @@ async def test_a_bad_value_of_a_call_is_the_call_s_fault(config: Path) -> None:
     assert caught.value.metadata["field"] == "connect.options"
 
 
+async def test_what_ssh_runs_ends_with_it(config: Path, tmp_path: Path) -> None:
+    """AU-06: a `Match exec` that hung was waited for without end, limit or not."""
+    told = tmp_path / "pid"
+    write(config, f'Match exec "sleep 600 & echo $! >{told}; wait"\n  User late\n')
+    asking = resolver(config)
+    call = asyncio.create_task(asking.settings(Question("web")))
+    await soon(lambda: told.exists() and told.read_text().strip(), "it runs")
+    assert asking.running is not None
+    asking.running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(call, 20)
+    pid = int(told.read_text())
+    await soon(lambda: not alive(pid), "it is ended", 10)
+
+
+async def test_what_ssh_leaves_behind_is_not_waited_for(
+    config: Path, tmp_path: Path
+) -> None:
+    """AU-06: ssh goes on at once beside what a `Match exec` started."""
+    told = tmp_path / "pid"
+    write(config, f'Match exec "sleep 600 & echo $! >{told}"\n  User beside\n')
+    settings = await asyncio.wait_for(ask(config, "web"), 60)
+    assert settings.user == "beside"
+    pid = int(told.read_text())
+    assert alive(pid)
+    os.kill(pid, signal.SIGKILL)
+
+
 async def test_the_binary_can_be_chosen(config: Path, tmp_path: Path) -> None:
     """AU-12: choose binaries by environment."""
     binary = tmp_path / "my-ssh"
@@ -405,3 +437,29 @@ def test_a_file_that_may_be_read_again_is_read_again(
         assert files.troubles() == [f"{config} can't be read: Permission denied"]
     assert [alias.name for alias in files.aliases()] == ["one"]
     assert files.troubles() == []
+
+
+async def test_another_ssh_in_its_place_is_asked_for_its_defaults_anew(
+    config: Path, tmp_path: Path
+) -> None:
+    """AU-06: upgraded, it tells of options no file sets: all hosts were refused."""
+    binary = tmp_path / "ssh-of-mine"
+    write(binary, '#!/bin/sh\nexec ssh "$@"\n')
+    binary.chmod(0o700)
+    clock = Standing()
+    asking = Counting(
+        Limits(),
+        clock,
+        config_file=config,
+        environ={"HOLDFAST_SSH_BIN": str(binary)},
+    )
+    before = await asking.settings(Question("web"))
+    assert "newoption" not in before.plain
+    new = tmp_path / "new"
+    write(new, '#!/bin/sh\nssh "$@" && echo newoption yes\n')
+    new.chmod(0o700)
+    new.replace(binary)
+    clock.time += Limits().resolve_cache_seconds
+    found = await asking.settings(Question("web"))
+    assert found.raw["newoption"] == found.plain["newoption"]
+    assert fidelity.check(found) == fidelity.check(before)

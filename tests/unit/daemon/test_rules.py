@@ -275,6 +275,10 @@ def test_a_disabled_host_is_refused_under_every_name(
         ("localhost", "0"),
         ("localhost", "::"),
         ("localhost", "::1%lo"),
+        ("10.0.0.5", "\uff11\uff10\u30020\uff0e0\uff615\u3002"),
+        ("web1.example", "WEB1.\uff45XAMPLE"),
+        ("b\u00fccher.example", "xn--bcher-kva.example"),
+        ("a" * 70 + "\u00fc", "A" * 70 + "\u00fc"),
     ],
 )
 def test_a_disabled_address_has_many_spellings(disabled: str, asked: str) -> None:
@@ -351,6 +355,11 @@ def test_a_disabled_host_can_be_disconnected() -> None:
         ("web1", "deploy@10.0.0.5:2222", "web1:22", False),
         ("web1:2222", "deploy@10.0.0.5:2222", "web1", False),
         ("web1:2222", "deploy@10.0.0.5:2222", "web1:*", True),
+        ("web1", "CORP\\ann@10.0.0.5", "10.0.0.*", True),
+        ("web1", "John Smith@10.0.0.5:2222", "10.0.0.5:2222", True),
+        ("web1", "svc$@[::1]:2222", "svc$@::1", True),
+        ("web1", "ann@corp@10.0.0.5", "10.0.0.5", True),
+        ("web1", "ann@corp@10.0.0.5", "corp", False),
         ("odd name", "not a target", "odd name", True),
         ("odd@name x", "not a target", "*", False),
     ],

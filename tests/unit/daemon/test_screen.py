@@ -128,6 +128,7 @@ def test_a_redraw_shows_the_same(data: bytes) -> None:
         ("e\u0301 a\u0308", ["é ä"]),
         (b"\x1b(0lqk\x1b(B\r\nx", ["┌─┐", "x"]),
         (b"\x1b)0\x0eq+0\x0fq \x1b(0\xff\x1b(B", ["─+0q \ufffd"]),
+        (b"\x0eq+0 \x1b)0q\x1b[!p\x0eq", ["q+0 ─q"]),
         (b"main\x1b[?1049hother", ["    other"]),
         (b"main\x1b[?1049hother\x1b[?1049l!", ["main!"]),
         (b"main\x1b[?47h\x1b[Hother\x1b[?47l", ["main"]),
@@ -141,6 +142,7 @@ def test_a_redraw_shows_the_same(data: bytes) -> None:
         (b"\x1b[2;4r\x1b[6;1H\x1b[9Ax", ["", "x"]),
         (b"\x1b#8\x1b[2J", ["", ""]),
         (b"keep\x1b[3J", ["keep"]),
+        (b"\x1b#8\x1b[2;2H ", ["E" * 20, "E " + "E" * 18]),
         (b"\x1b]0;title\x07\x1b_app\x1b\\\x1bPq~~\x1b\\text", ["text"]),
     ],
 )
@@ -202,6 +204,16 @@ def test_answers_are_given_once_and_have_an_end() -> None:
     screen.feed(b"\x1b[6n" * 100_000)
     assert len(screen.take_answers()) <= 4096
     assert screen.take_answers() == b""
+
+
+@pytest.mark.parametrize("sequence", [b"\x1b#8", b"\x1b[9999b", b"\x1b[41m\x1b[2J"])
+def test_a_piece_that_is_drawn_at_once_takes_no_time(sequence: bytes) -> None:
+    """NF-12: one host's kilobyte held up all others for seconds, on a wide screen."""
+    screen = Screen(200, 60)
+    screen.feed(b"x")
+    begun = time.process_time()
+    screen.feed((sequence * 400)[:1024])
+    assert time.process_time() - begun < 0.6
 
 
 HOSTILE = [

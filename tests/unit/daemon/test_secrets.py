@@ -130,6 +130,14 @@ def test_short_secrets_are_not_known_and_removed_ones_are_forgotten() -> None:
         f"api_key={CANARY}",
         f"mysql --password {CANARY}",
         f"sshpass -p {CANARY} ssh web1",
+        f"export AWS_SECRET_ACCESS_KEY={CANARY}",
+        f"SECRET_KEY={CANARY} ./manage.py",
+        f"MYSQL_PWD={CANARY} mysql",
+        f'curl -d "{{\\"password\\": \\"{CANARY}\\"}}" http://localhost',
+        f"curl -s -u user:{CANARY} http://localhost/",
+        f"curl --user 'user:{CANARY}' http://localhost/",
+        f"Authorization: Basic {CANARY}",
+        f"curl -H 'authorization: token {CANARY}' http://localhost/",
         f"https://user:{CANARY}@example.com/",
     ],
 )
@@ -151,6 +159,8 @@ def test_what_looks_like_a_secret_is_hidden_unasked(text: str) -> None:
         "user@host:22",
         "-----BEGIN PUBLIC KEY-----\nabc\n-----END PUBLIC KEY-----",
         "password=[secret]",
+        "PWD=/home/user OLDPWD=/tmp",
+        "basic authorization is off; curl -u asks for a password",
         "",
     ],
 )
@@ -187,7 +197,8 @@ _PARTS = (
     "password", "passWD", "passphrase", "SECRET", "token", "api_key", "APIKEY",
     "private-key", "tok_", "abcd", "bearer", "Bearer ", "--", "-", " ", "\n", "=", ":",
     '"', "'", "sshpass", " -p", "://", "@", "[redacted]", "\u0130", "\u212a", "ß", "😀",
-    "-----BEGIN ", "PRIVATE KEY", "-----", "-----END ",
+    "-----BEGIN ", "PRIVATE KEY", "_pwd", "_access_key", "curl", " -u ", "a:", "\\",
+    "authorization", "basic ", "-----", "-----END ",
 )  # fmt: skip
 
 
@@ -205,6 +216,8 @@ def test_looking_only_where_a_word_stands_finds_the_same(parts: list[str]) -> No
     [
         "password",
         "password=",
+        "curl -u a",
+        "authorization: basic ",
         'password="',
         "-----BEGIN PRIVATE KEY-----",
         "://a:",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from holdfast_daemon.connection.sftp_tree import ASIDE
 from holdfast_daemon.errors import LimitError, Reason, StateError
 from holdfast_daemon.limits import Limits
 from holdfast_daemon.transfer.sync import anew
@@ -80,6 +81,7 @@ def test_only_own_unfinished_files_are_known(path: bytes) -> None:
     assert b"/" not in part
     assert is_draft(part, own)
     assert is_draft(b"above/" + part, own)
+    assert is_draft(part + ASIDE, own)
     assert not is_draft(part, other)
     assert not is_draft(path, own)
     assert not is_draft(part + b"x", own)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import resource
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -94,12 +95,45 @@ def test_without_a_manager_nothing_happens(
 
 
 @pytest.mark.usefixtures("backend")
-def test_a_manager_that_is_gone_is_no_error(
+def test_a_manager_that_is_gone_is_no_error_and_told_of_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
-    assert not systemd.ready()
-    assert "can't be told" in caplog.text
+    for _ in range(2):
+        with Supervisor(tmp_path) as supervisor:
+            monkeypatch.setenv("NOTIFY_SOCKET", supervisor.address)
+            assert systemd.ready()
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+        assert not systemd.ready()
+        assert "can't be told" in caplog.text
+        caplog.clear()
+        assert not systemd.status("serving")
+        assert not caplog.text
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.timeout(20)
+def test_a_manager_that_does_not_read_holds_nobody(supervisor: Supervisor) -> None:
+    """NF-20: its socket takes some ten messages; the library waited for ever then."""
+    told = [systemd.watchdog() for _ in range(2000)]
+    assert told[0]
+    assert not told[-1]
+    assert supervisor.receive() == {"WATCHDOG": "1"}
+    assert systemd.ready()
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_daemon_with_many_descriptors_is_heard(supervisor: Supervisor) -> None:
+    """PK-04: with a thousand connections its pings must come, or it is killed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    many = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        assert systemd.watchdog()
+        assert supervisor.receive() == {"WATCHDOG": "1"}
+    finally:
+        for one in many:
+            os.close(one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.usefixtures("backend")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -102,6 +103,16 @@ def test_a_line_without_end_is_given_out_in_time() -> None:
         given_out += len(cleaner.feed(b"x" * 65_536))
         assert count * 65_536 - given_out <= 80 * 100
     assert len(cleaner.unfinished) <= 80 * 100
+
+
+@pytest.mark.parametrize("line", ["é" * 500_000, "x" * 500_000 + "é"])
+def test_a_long_line_takes_time_as_it_is_long(line: str) -> None:
+    """NF-12: all that was left of it was copied for each of its letters."""
+    cleaner = Cleaner(sniff=False, cols=80)
+    begun = time.process_time()
+    told = cleaner.feed(line.encode()) + cleaner.finish()
+    assert time.process_time() - begun < 3
+    assert told == line
 
 
 def _prompt(picture: Picture) -> bool:

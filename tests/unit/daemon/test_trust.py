@@ -11,7 +11,7 @@ import pytest
 from fakes.sshd import fingerprint as real_fingerprint
 from fakes.sshd import keygen
 from holdfast_daemon.errors import Reason
-from holdfast_daemon.hosts import known_file, update
+from holdfast_daemon.hosts import known_file, known_hosts, update
 from holdfast_daemon.hosts.host import Host
 from holdfast_daemon.hosts.known_hosts import hashed, written
 from holdfast_daemon.hosts.public_key import fingerprint
@@ -314,3 +314,20 @@ def test_a_missing_or_unreadable_file_says_nothing(tmp_path: Path) -> None:
     assert trust.judge(OURS.public_data).status is Status.UNKNOWN
     trust = Trust.load(host(tmp_path))
     assert trust.judge(OURS.public_data).status is Status.UNKNOWN
+
+
+def test_plain_names_need_no_expressions() -> None:
+    """AU-09: one was made of each of thousands, anew at every login, for seconds."""
+    blob = OURS.public_data
+    lines = "".join(
+        written(f"host{number},10.{number // 256}.{number % 256}.1", blob) + "\n"
+        for number in range(3000)
+    )
+    more = written("*.example,!bad.example", blob)
+    found = known_hosts.KnownHosts(known_hosts.parse("file", lines + more))
+    made = known_hosts._glob.cache_info().misses  # pyright: ignore[reportPrivateUsage]
+    assert [key.line for key in found.about("host2999")] == [3000]
+    assert [key.line for key in found.about("10.1.0.1")] == [257]
+    assert [key.line for key in found.about("any.example")] == [3001]
+    assert found.about("bad.example") == []
+    assert known_hosts._glob.cache_info().misses - made <= 1  # pyright: ignore[reportPrivateUsage]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from holdfast_daemon.errors import InputError
 from holdfast_daemon.output.awaiting import await_text
 from holdfast_daemon.output.pattern import Pattern
-from holdfast_daemon.output.spool import Spool
+from holdfast_daemon.output.spool import Slice, Spool
 from holdfast_daemon.output.until import Met, Until
 from holdfast_daemon.streams import Stream
 
@@ -173,6 +173,36 @@ async def test_a_wait_without_time_looks_once(tmp_path: Path) -> None:
     assert (await await_text(spool, until, offset=0, seconds=20)).over
     assert until.met is Met.EXITED
     await spool.sync()
+
+
+class Flood(Spool):
+    """Gets more while it is read."""
+
+    async def read(
+        self, offset: int, limit: int, stream: Stream | None = None
+    ) -> Slice:
+        found = await super().read(offset, limit, stream)
+        self.append(Stream.OUT, b"y\r\n" * KIB)
+        return found
+
+
+@pytest.mark.parametrize("seconds", [0, 0.05])
+async def test_a_wait_ends_although_more_comes(tmp_path: Path, seconds: float) -> None:
+    """SE-10, SE-19: `yes` is never at its end."""
+    spool = Flood(
+        tmp_path, limit_bytes=KIB * KIB, segment_bytes=64 * KIB, backlog_bytes=64 * KIB
+    )
+    there = b"old\r\n" * 100_000
+    for start in range(0, len(there), KIB):
+        spool.append(Stream.OUT, there[start : start + KIB])
+        await spool.drained()
+    until = Until(pattern=pattern("never"), now=0)
+    async with asyncio.timeout(10):
+        told = await await_text(spool, until, offset=0, seconds=seconds)
+    assert not told.over
+    assert told.next_offset >= len(there)
+    assert until.met is None
+    await spool.remove()
 
 
 async def test_quiet_is_noticed_in_time(tmp_path: Path) -> None:

@@ -161,6 +161,23 @@ async def test_one_that_can_not_come_any_more_does_not_end_it() -> None:
     assert (first.index, first.hopeless) == (None, True)
 
 
+async def test_one_that_came_and_went_again_at_once_has_come() -> None:
+    """NF-11: a session that was quiet for long enough and printed just then.
+
+    On BUGGY code: it could come no more, and nobody was told that it had.
+    """
+    brief, loop = Thing("brief"), asyncio.get_running_loop()
+
+    def blink() -> None:
+        brief.arrive()
+        loop.call_soon(setattr, brief, "came", False)
+
+    loop.call_later(0.05, blink)
+    first = First([Thing("one"), brief])
+    await passed(first, 9)
+    assert (first.index, first.hopeless) == (1, False)
+
+
 async def test_a_failure_is_told_unless_another_came() -> None:
     bad = Thing("bad")
     bad.error = LinkError(Reason.CONNECTION_LOST, "no")

@@ -14,7 +14,7 @@ from grpc import aio
 
 from fakes.daemon import FakeDaemon
 from holdfast.v1 import common_pb2
-from holdfast_shim import autostart
+from holdfast_shim import autostart, managers
 from holdfast_shim.client import DaemonClient, error_of
 from holdfast_shim.errors import CallError
 
@@ -52,6 +52,14 @@ def test_details_of_another_domain_are_not_ours() -> None:
     trailers = told("elsewhere", ran="no")
     error = error_of(failure(grpc.StatusCode.UNAVAILABLE, "x", trailers))
     assert error.reason == "DAEMON_LOST"
+
+
+def test_a_daemon_that_hangs_is_not_told_as_one_that_went_away() -> None:
+    """PK-06: the buggy shim promised that the next call reconnects; it hung as long."""
+    hangs = error_of(failure(grpc.StatusCode.DEADLINE_EXCEEDED, ""))
+    assert "did not answer in time" in hangs.message
+    assert "service upgrade" in hangs.hint
+    assert "reconnects" in error_of(failure(grpc.StatusCode.UNAVAILABLE, "")).hint
 
 
 @pytest.mark.parametrize(
@@ -144,7 +152,7 @@ async def test_a_file_that_is_no_socket_is_refused(short_path: Path) -> None:
 
 
 def test_units_are_looked_for_where_systemd_looks() -> None:
-    folders = autostart.unit_folders({"HOME": "/home/me"}, Path("/run/user/7"))
+    folders = managers.unit_folders({"HOME": "/home/me"}, Path("/run/user/7"))
     assert Path("/home/me/.config/systemd/user") in folders
     assert Path("/run/user/7/systemd/user") in folders
     assert Path("/usr/lib/systemd/user") in folders

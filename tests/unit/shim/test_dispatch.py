@@ -58,3 +58,33 @@ async def test_a_fault_that_nobody_can_be_told_of_is_answered_all_the_same(
     assert answer["id"] == 7
     error = answer["result"]["structuredContent"]["error"]
     assert (error["reason"], error["ran"]) == ("INTERNAL", "unknown")
+
+
+async def test_an_answer_that_comes_as_its_form_is_taken_back_is_no_fault() -> None:
+    """NF-07: cancelled and answered in one turn of the loop."""
+    (asked, ask), (told, tell) = os.pipe(), os.pipe()
+    faults: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, fault: faults.append(fault))
+    pipes = Pipes(asked, tell)
+    try:
+        protocol = Protocol([], "")
+        dispatcher = Dispatcher(protocol, pipes)
+        serving = loop.create_task(dispatcher.run(cast("Calls", Faulty()), []))
+        await asyncio.sleep(0)
+        form = dispatcher.ask({"message": "log in"})
+        ident = json.loads(os.read(told, 65536))["id"]
+        answer = {"jsonrpc": "2.0", "id": ident, "result": {"action": "accept"}}
+        os.write(ask, json.dumps(answer).encode() + b"\n")
+        # Behind the reader, which has the answer by then.
+        loop.call_soon(form.cancel)
+        os.close(ask)
+        async with asyncio.timeout(20):
+            await serving
+    finally:
+        loop.set_exception_handler(None)
+        for descriptor in (asked, told, tell):
+            os.close(descriptor)
+        if pipes.parent.fd is not None:
+            os.close(pipes.parent.fd)
+    assert not faults

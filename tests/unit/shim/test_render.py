@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.v1 import common_pb2, exec_pb2, host_pb2
-from holdfast_shim import audience, errors, render
+from holdfast.v1 import common_pb2, exec_pb2, host_pb2, session_pb2
+from holdfast_shim import audience, errors, render, snapshot
 
 
 def ended(**changes: Any) -> exec_pb2.ExecResult:
@@ -268,3 +268,15 @@ def test_a_line_that_only_looks_like_ours_is_no_gap() -> None:
         cut = ended(truncated=True, stdout=line.format(digits))
         told = render.result(cut, form="text", results="structured", client="x")
         assert told["structuredContent"]["next_offset"] == offset
+
+
+def test_how_a_person_looks_on_is_told_where_that_was_asked_for() -> None:
+    """SE-17: the buggy shim said "use the command instead", and told none."""
+    observer = session_pb2.Observer(command="holdfast attach s1 --watch")
+    opened = session_pb2.OpenSessionResponse(session_id="s1", observer=observer)
+    assert "attach" not in snapshot.text(opened)
+    opened.observer.warning = "no tmux window: why; use the command instead"
+    assert snapshot.text(opened).endswith(
+        "\nnote: no tmux window: why; use the command instead:"
+        " holdfast attach s1 --watch"
+    )
