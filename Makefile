@@ -51,7 +51,8 @@ types: setup ## mypy --strict and pyright strict, over code and tests
 
 test: setup packages ## the test suite, against a real sshd
 	$(BIN)/python -m compileall -q $(PACKAGES)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(if $(ARGS),$(ARGS),-m 'not timed')
+	$(if $(ARGS),,PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 0 -m timed)
 
 test-install: setup packages ## the image's own steps without an engine, the service of each way to install, a release
 	$(BIN)/python -m pytest -n 0 $(ARGS) tests/install
