@@ -239,7 +239,7 @@ async def test_one_behind_an_open_quote_has_no_code(
     mark = one.at.home / f"ran-{one.id}"
     write = {"session": one.id, "wait_seconds": 0}
     await one.ssh.told("ssh_session_write", input="echo 'ab\n", **write)
-    seconds = 60 if one.way == "remote" else 1
+    seconds = 60 if one.way == "remote" else 4
     reply = await one.ssh.call(
         "ssh_session_run",
         session=one.id,

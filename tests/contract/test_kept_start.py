@@ -265,7 +265,7 @@ async def test_end_hangs_up_first_and_force_kills_all(
     tmp_path: Path, kind: Kind
 ) -> None:
     """SE-08: graceful first; what minds no hang-up goes on until it is forced."""
-    async with kept_on(tmp_path, stop_grace_seconds=4) as kept:
+    async with kept_on(tmp_path, stop_grace_seconds=8) as kept:
         await kept.start("sone", kind)
         assert (await kept.keeper.end("sone", force=False)).state == "exited"
         _, nonce = await kept.start("stwo", kind)

@@ -195,7 +195,7 @@ async def test_five_agents_share_one_touch_of_a_security_key(
                     asyncio.create_task(call(world, "ssh_exec", command=f"echo {n}"))
                     for n in range(5)
                 ]
-                await asyncio.wait_for(key.lit.wait(), 20)
+                await asyncio.wait_for(key.lit.wait(), 40)
                 key.touch()
                 told = await asyncio.gather(*calls)
                 assert await terminal.ended() == 0
@@ -219,7 +219,7 @@ async def test_a_key_that_nobody_touches_is_named(
             # Somebody who is there may simply touch it.
             later = asyncio.create_task(call(world))
             key.lit.clear()
-            await asyncio.wait_for(key.lit.wait(), 20)
+            await asyncio.wait_for(key.lit.wait(), 40)
             key.touch()
             assert (await later)["connected"] is True
 

@@ -355,7 +355,11 @@ def test_a_client_that_was_narrowed_stays_so(
     assert entry(client, file)["args"] == wanted
 
 
-OWN = ({}, {"env": None}, {"env": {"A": "b", "SSH_ALLOWED_HOSTS": "*"}})
+OWN: tuple[dict[str, Any], ...] = (
+    {},
+    {"env": None},
+    {"env": {"A": "b", "SSH_ALLOWED_HOSTS": "*"}},
+)
 
 
 @pytest.mark.parametrize("own", OWN)

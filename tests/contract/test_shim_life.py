@@ -87,7 +87,7 @@ async def test_it_ends_with_its_input_while_a_call_waits(daemon: FakeDaemon) -> 
         await daemon.begun.wait()
         shim.close_stdin()
         assert await shim.ended() == 0
-        await asyncio.wait_for(daemon.cancelled.wait(), 20)
+        await asyncio.wait_for(daemon.cancelled.wait(), 40)
 
 
 async def test_calls_piped_into_it_are_answered_before_it_ends(
@@ -121,7 +121,7 @@ async def test_it_ends_with_its_parent_though_the_pipe_is_held_elsewhere(
     try:
         shim = os.pidfd_open(int(await parent.stdout.readline()))
         parent.stdin.write(run_of("echo on") if used else PING)
-        assert b'"result"' in await asyncio.wait_for(parent.stdout.readline(), 20)
+        assert b'"result"' in await asyncio.wait_for(parent.stdout.readline(), 40)
         parent.send_signal(signal.SIGKILL)
         ended = select.poll()
         ended.register(shim, select.POLLIN)
@@ -129,7 +129,7 @@ async def test_it_ends_with_its_parent_though_the_pipe_is_held_elsewhere(
         os.close(shim)
     finally:
         # The test's ends of both pipes were open all the while.
-        await asyncio.wait_for(parent.communicate(), 10)
+        await asyncio.wait_for(parent.communicate(), 40)
 
 
 async def test_input_from_a_file_is_read_to_its_end(
@@ -142,7 +142,7 @@ async def test_input_from_a_file_is_read_to_its_end(
         process = await asyncio.create_subprocess_exec(
             *SHIM, *options(daemon), stdin=given, stdout=taken
         )
-        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert await asyncio.wait_for(process.wait(), 40) == 0
     lines = (tmp_path / "out").read_text().splitlines()
     replies = [json.loads(line) for line in lines]
     assert sorted(reply["id"] for reply in replies) == [1, 2, 3]
@@ -158,11 +158,11 @@ async def test_one_socket_may_be_both_ends(daemon: FakeDaemon) -> None:
     reader, writer = await asyncio.open_unix_connection(sock=ours)
     writer.write(PING + run_of("echo on", 2))
     for ident in (1, 2):
-        line = await asyncio.wait_for(reader.readline(), 20)
+        line = await asyncio.wait_for(reader.readline(), 40)
         assert json.loads(line)["id"] == ident
     writer.close()
     await writer.wait_closed()
-    assert await asyncio.wait_for(process.wait(), 20) == 0
+    assert await asyncio.wait_for(process.wait(), 40) == 0
 
 
 async def test_a_client_that_stops_reading_blocks_nothing(daemon: FakeDaemon) -> None:
@@ -196,7 +196,7 @@ async def test_a_client_that_closed_its_end_is_no_reason_for_noise(
     assert process.stdin is not None
     process.stdin.write(run_of("echo on") if used else PING)
     await process.stdin.drain()
-    assert await asyncio.wait_for(process.wait(), 20) == 0
+    assert await asyncio.wait_for(process.wait(), 40) == 0
     _, noise = await process.communicate()
     assert noise == b""
 

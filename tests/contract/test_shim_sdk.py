@@ -129,9 +129,9 @@ async def test_cancelling_a_call_ends_the_wait(daemon: FakeDaemon, mode: Mode) -
     """TR-12: cancellation."""
     async with client(daemon, mode) as session:
         call = asyncio.create_task(session.call_tool("ssh_exec", {"command": "wait"}))
-        await asyncio.wait_for(daemon.begun.wait(), 20)
+        await asyncio.wait_for(daemon.begun.wait(), 40)
         call.cancel()
-        await asyncio.wait_for(daemon.cancelled.wait(), 20)
+        await asyncio.wait_for(daemon.cancelled.wait(), 40)
         with pytest.raises(asyncio.CancelledError):
             await call
         assert not (await session.call_tool("ssh_hosts", {})).is_error

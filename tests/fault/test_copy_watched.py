@@ -112,7 +112,7 @@ async def typed(
     finally:
         if process.returncode is None:
             process.kill()
-        await asyncio.wait_for(process.communicate(), 20)
+        await asyncio.wait_for(process.communicate(), 40)
 
 
 def words(ways: Ways) -> list[str]:
@@ -176,7 +176,7 @@ async def test_a_person_ends_it(world: World, proxy: Proxy, ways: Ways) -> None:
             await half(ways, proxy)
             job_id = await copying(other)
             process.send_signal(signal.SIGINT)
-            assert await asyncio.wait_for(process.wait(), 20) == 130
+            assert await asyncio.wait_for(process.wait(), 40) == 130
         proxy.throttle(0)
         assert (await other.ended(job_id))["status"] == "cancelled"
     await soon(lambda: ways.left() == [], "nothing is left", 20)

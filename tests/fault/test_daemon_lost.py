@@ -147,7 +147,7 @@ async def test_the_shim_ends_with_its_parent_in_mid_call(
     await soon(up.exists, "it runs")
     parent.kill()
     await soon(lambda: not alive(pid), "the shim ended", 2)
-    await asyncio.wait_for(parent.communicate(), 10)
+    await asyncio.wait_for(parent.communicate(), 40)
     async with connected(world) as client:
         (job,) = await _jobs(client)
         assert job.status == common_pb2.EXEC_STATUS_RUNNING

@@ -265,7 +265,7 @@ async def test_its_time_limit_holds_after_a_restart(host: Sshd) -> None:
                 "ssh_session_run",
                 session="one",
                 command="echo on; sleep 300",
-                timeout_seconds=3,
+                timeout_seconds=8,
                 wait_seconds=0,
             )
             await ssh.until(told["job_id"], "on\n")

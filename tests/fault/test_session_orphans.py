@@ -71,7 +71,7 @@ async def doomed(world: World, number: int, directory: Path) -> str:
                 },
             },
         )
-        await soon(begun.exists, "its command has begun", seconds=30)
+        await soon(begun.exists, "its command has begun")
         ssh.wire.process.send_signal(signal.SIGKILL)
         await ssh.wire.process.wait()
     return str(opened["session_id"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fakes.machine import DROP_IN, UNIT, Machine
-from fakes.watch import first_answer, until
+from fakes.watch import PATIENCE, first_answer, until
 from fakes.world import program
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def test_stop_and_restart_leave_no_old_socket(service: Machine) -> None:
         assert running.stdout is not None
         assert running.stdout.readline() == b"up\n"
         service.systemctl("restart", UNIT)
-        assert running.wait(10) != 0
+        assert running.wait(PATIENCE) != 0
     assert service.cli("status")["jobs_running"] == 0
     service.systemctl("stop", UNIT)
     assert service.show("Result") == "success"

@@ -111,7 +111,7 @@ async def test_turns_are_each_server_s_own_also_where_addresses_are_the_same() -
     hub = Host(name="hub", hostname="hub", user="u")
     behind = replace(host, proxy_jump=hub)
     async with (
-        asyncio.timeout(5),
+        asyncio.timeout(30),
         turns.turn(host, urgent=False),
         turns.turn(behind, urgent=False),
     ):

@@ -172,7 +172,7 @@ async def test_one_word_that_the_host_is_back_is_enough(
     assert runs.tries == 1
     runs.back = True
     one.nudge()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(12):
         assert (await task).exit_code == 0
     assert runs.tries == 2
 
@@ -188,7 +188,7 @@ async def test_one_that_pauses_tries_again_when_this_machine_wakes(
     await turns()
     runs.back = True
     site.pool.pauses.end()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(12):
         assert (await task).exit_code == 0
 
 
@@ -200,7 +200,7 @@ async def test_a_link_that_is_lost_now_and_then_is_looked_for_at_once(
     monkeypatch.setattr(following, "_LASTING_SECONDS", 0.01)
     runs = _Runs()
     runs.flaps, runs.silent, runs.back = 16, 0.02, True
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         assert (await follows(runs).until_end()).exit_code == 0
     assert runs.tries == runs.flaps + 1
 
@@ -240,7 +240,7 @@ async def test_a_host_is_left_alone_while_the_disk_here_takes_nothing(
     await turns()
     assert (runs.tries, spool.backlog) == (0, 1 << 16)
     await asyncio.to_thread(blocked.unlink)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while spool.backlog:
             await spool.sync()
         assert (await task).exit_code == 0
@@ -259,7 +259,7 @@ async def test_a_stop_that_reaches_the_host_finds_the_end_of_a_durable_command(
     task = asyncio.create_task(durable.run(cast("Job", job), _site()))
     await turns()
     assert runs.tries == 1
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(12):
         assert await job.interrupt(("INT",)) == ""
         await task
     assert job.ends[0].exit_code == 0
@@ -282,7 +282,7 @@ async def test_a_signal_that_reaches_the_host_finds_the_end_of_a_session_s_comma
     await turns()
     shell_follower = cast("Any", shell)._follower
     shell_follower.away = ""
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(12):
         await shell.interrupt("INT")
         assert (await task).end.exit_code == 0
     assert runs.tries == 1
@@ -293,7 +293,7 @@ async def test_a_host_is_told_to_forget_by_another_way_where_the_line_is_gone() 
     runs, job = _Runs(), _Job()
     runs.back = True
     run = KeptRun(cast("Runs", runs), cast("Job", job), _site())
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(12):
         assert (await run.follow()).end.exit_code == 0
         await run.forget()
     assert runs.dropped == job.kept.number
@@ -323,7 +323,7 @@ async def test_nothing_that_was_refused_is_offered_again(
     site.pool.find = lambda host: find(host) or None
     one = Following(cast("Runs", runs), cast("Job", _Job()), site)
     task = asyncio.create_task(one.until_end(cast("RunLine", _Line(LOST))))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while looks < 4 and runs.tries < 4:
             await moment()
         assert (runs.tries == 1) is (trouble is not NO_KEY), runs.tries

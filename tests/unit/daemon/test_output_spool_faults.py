@@ -120,7 +120,7 @@ async def test_a_disk_that_accepts_again_is_used_again(tmp_path: Path) -> None:
     assert joined(await everything(spool)) == b"kept in memory\n"
     await asyncio.to_thread((tmp_path / "job").unlink)
     spool.append(OUT, b"more\n")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while spool.backlog:
             await spool.sync()
     assert spool.fault == ""
@@ -148,7 +148,7 @@ async def test_what_its_host_keeps_too_is_waited_for(tmp_path: Path) -> None:
     assert not await spool.sync()
     assert (spool.backlog, drained.done()) == (len(content), False)
     await asyncio.to_thread((tmp_path / "job").unlink)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while spool.backlog:
             await spool.sync()
         await drained

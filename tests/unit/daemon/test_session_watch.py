@@ -39,7 +39,7 @@ async def spool(tmp_path: Path) -> AsyncIterator[Spool]:
 
 
 async def some(watched: AsyncGenerator[Frame], count: int) -> list[Frame]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         return [await anext(watched) for _ in range(count)]
 
 
@@ -130,7 +130,7 @@ async def test_output_that_was_discarded_is_counted(spool: Spool) -> None:
     spool.close()
     watched = watchers.watch(0)
     frames: list[Printed] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not frames or frames[-1].offset < total:
             frame = await anext(watched)
             assert isinstance(frame, Printed)

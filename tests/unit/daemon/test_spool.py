@@ -142,7 +142,7 @@ async def test_a_slow_output_reaches_the_disk_without_being_asked(
 ) -> None:
     spool = make(tmp_path / "job", flush=0.01)
     spool.append(OUT, b"tick\n")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         back = await recovered(tmp_path / "job")
         while back.end == 0:
             back = await recovered(tmp_path / "job")
@@ -253,7 +253,7 @@ async def test_growth_wakes_every_waiter_and_no_cancelled_one(tmp_path: Path) ->
     await asyncio.sleep(0)
     waiters[0].cancel()
     spool.append(OUT, b"x")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await asyncio.gather(*waiters[1:])
         with pytest.raises(asyncio.CancelledError):
             await waiters[0]
@@ -270,7 +270,7 @@ async def test_a_full_backlog_asks_to_wait_and_drains(tmp_path: Path) -> None:
     while not spool.full:
         spool.append(OUT, b"x" * 1000)
     assert spool.backlog <= 64 * KIB + 1000
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await asyncio.gather(spool.drained(), spool.drained())
     assert spool.backlog < 32 * KIB
     assert not spool.full
@@ -385,7 +385,7 @@ async def test_a_removed_spool_leaves_nothing(tmp_path: Path) -> None:
     waiter = asyncio.create_task(spool.grown(2 * MIB))
     await asyncio.sleep(0)
     await spool.remove()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await waiter
     assert not await asyncio.to_thread((tmp_path / "job").exists)
     found = await spool.read(0, 100)
@@ -414,7 +414,7 @@ async def test_a_cancelled_sync_does_not_stop_the_writing(tmp_path: Path) -> Non
         await task
     spool.append(OUT, b"end")
     spool.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await spool.sync()
     assert joined(await everything(spool)) == b"x" * MIB + b"end"
 

@@ -58,7 +58,7 @@ async def test_a_descriptor_that_is_closed_is_waited_for_no_more() -> None:
     other, mine = os.pipe()
     assert other == source
     loop.add_reader(other, came.set_result, None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await carrying
         os.write(mine, b"x")
         await came

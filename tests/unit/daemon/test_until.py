@@ -197,7 +197,7 @@ async def test_a_wait_ends_although_more_comes(tmp_path: Path, seconds: float) -
         spool.append(Stream.OUT, there[start : start + KIB])
         await spool.drained()
     until = Until(pattern=pattern("never"), now=0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         told = await await_text(spool, until, offset=0, seconds=seconds)
     assert not told.over
     assert told.next_offset >= len(there)

@@ -116,7 +116,7 @@ async def passed(first: First, seconds: float, look_seconds: float = 0) -> int:
     """Wait, and return how many signs of life came."""
     count = 0
     waiting = first.wait(seconds, look_seconds=look_seconds, interval=0.01)
-    async with asyncio.timeout(10), aclosing(waiting):
+    async with asyncio.timeout(40), aclosing(waiting):
         async for _ in waiting:
             count += 1
     return count
