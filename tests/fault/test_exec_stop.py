@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fakes.sshd import Sshd
 from fakes.tools import QUICK, Tools, served, tools
-from fakes.watch import alive, connected
+from fakes.watch import alive, connected, records, soon
 from holdfast.v1 import exec_pb2, exec_pb2_grpc
 
 if TYPE_CHECKING:
-    from fakes.sshd import Sshd
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -232,3 +233,29 @@ async def test_who_stops_it_and_goes_away_has_it_stopped(sshd: Sshd) -> None:
             told = await ssh.ended(job)
             assert (told["status"], told["signal"]) == ("cancelled", "TERM")
             assert not alive(pid)
+
+
+async def test_a_signal_waits_for_a_shell_that_still_starts(tmp_path: Path) -> None:
+    """EX-21: it was lost, as nobody knew yet to whom, and the command ran after all."""
+    home = tmp_path / "home"
+    home.mkdir()
+    limits = "stop_grace_seconds = 20\nchannels_waiting = 0\n"
+    with (
+        Sshd(tmp_path, options={"SetEnv": f"HOME={home}"}) as sshd,
+        served(sshd, limits=limits) as world,
+    ):
+        async with tools(world) as ssh:
+            await ssh.run("true")
+            begun, go = home / "begun", home / "go"
+            starting = f"touch {begun}; until [ -e {go} ]; do sleep 0.05; done\n"
+            (home / ".bashrc").write_text(starting)
+            job = await ssh.start("sleep 300")
+            await soon(begun.exists, "its shell starts")
+            stopping = asyncio.create_task(ssh.stop(job, signal="KILL"))
+            await soon(
+                lambda: [r for r in records(world) if "signal" in r["metadata"]],
+                "the stop has come",
+            )
+            go.touch()
+            told = await stopping
+            assert (told["stopped"], told["signal"]) == (True, "KILL"), told

@@ -11,6 +11,7 @@ from holdfast_daemon.errors import DaemonError
 from holdfast_daemon.exec import permit
 from holdfast_daemon.exec.wording import for_shell
 from holdfast_daemon.streams import Stream
+from holdfast_daemon.unless import unless
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,6 +104,7 @@ class _Stop:
         where = self._job.target
         if not self._job.signals:
             return await self._cut(where)
+        await self._begun()
         end = await self._end(0)
         for name in signals:
             if end is not None and end.lost is None:
@@ -122,6 +124,16 @@ class _Stop:
                 end = None
         why = f" ({self._trouble})" if self._trouble else ""
         return f"it did not end on {signals[-1]}{why} and may still run on {where}"
+
+    async def _begun(self) -> None:
+        """Give a shell that still starts a while, until it is known what to signal.
+
+        Under sudo it may wait for an answer first, which a stop must not.
+        """
+        if self._job.elevation is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._grace):
+                    await unless(self._job.begun_there, self._channel.ended())
 
     async def _cut(self, where: str) -> str:
         """Close the channel: all that can be done where no signal arrives."""
