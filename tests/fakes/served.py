@@ -197,15 +197,12 @@ class Exec(exec_pb2_grpc.ExecServiceServicer):
     async def _read(self) -> AsyncIterator[exec_pb2.ReadJobResponse]:
         yield exec_pb2.ReadJobResponse(result=exec_pb2.JobOutput(ok=True))
 
-    async def FollowJob(  # type: ignore[override]  # gRPC's other form
+    async def FollowJob(
         self, request: exec_pb2.FollowJobRequest, context: AnyContext
-    ) -> None:
+    ) -> AsyncIterator[exec_pb2.FollowJobResponse]:
         for number in range(3):
-            await context.write(
-                exec_pb2.FollowJobResponse(
-                    output=exec_pb2.OutputChunk(next_offset=number)
-                )
-            )
+            chunk = exec_pb2.OutputChunk(next_offset=number)
+            yield exec_pb2.FollowJobResponse(output=chunk)
 
     async def StopJob(
         self, request: exec_pb2.StopJobRequest, context: AnyContext

@@ -8,6 +8,7 @@ who types has it.
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol
 
 from holdfast.v1 import exec_pb2, session_pb2
@@ -165,8 +166,9 @@ class AttachServicer:
         part = Part(session, call.caller, admit, watch=first.start.watch)
         self._parts.add(part)
         try:
-            async for answer in part.frames(first.start, frames):
-                yield answer
+            async with aclosing(part.frames(first.start, frames)) as answers:
+                async for answer in answers:
+                    yield answer
         finally:
             self._parts.discard(part)
             call.ticket.add(
@@ -212,7 +214,7 @@ class Part:
         self,
         start: session_pb2.AttachStart,
         requests: AsyncIterator[session_pb2.AttachSessionRequest],
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncGenerator[Answer]:
         """Yield the screen as it stands and then all that happens, until one leaves."""
         session = self._session
         before = session.keyboard

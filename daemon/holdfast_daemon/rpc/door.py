@@ -331,10 +331,11 @@ class Door(grpc.aio.ServerInterceptor):
         try:
             with self._at_work():
                 result = await answer(request, context)
-        except asyncio.CancelledError as error:
-            if _asked_to_stop():
+        except (asyncio.CancelledError, grpc.aio.InternalError) as error:
+            # a frame that can't be sent any more is told before the end of its call
+            if _asked_to_stop() or isinstance(error, grpc.aio.InternalError):
                 await _tell(ticket, "cancelled", "the caller went away")
-                raise
+                raise asyncio.CancelledError from error
             # It was cut off, or a task that it waited for was cancelled: that is the
             # stop's doing, or our own fault.
             stopped = _stopped(method) if self._gate.draining else error
@@ -437,8 +438,6 @@ def _stream(behaviour: Any) -> Answer:
         given = behaviour(request, context)
         if inspect.isawaitable(given):
             given = await given
-        if given is None:
-            return  # it wrote for itself
         try:
             async for message in given:
                 await context.write(message)
