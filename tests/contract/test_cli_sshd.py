@@ -246,6 +246,29 @@ def test_lines_of_a_tail_that_have_no_room_are_told(world: World) -> None:
     assert (whole.stdout, whole.stderr) == (b"", b"")
 
 
+def test_a_look_at_what_prints_faster_than_it_is_read_has_an_end(world: World) -> None:
+    """EX-14: what has been printed by now, in one document."""
+    words = [program("holdfast"), "--no-autostart", "exec", "-n", "box", "yes"]
+    with subprocess.Popen(
+        words, env=world.environment, stdout=subprocess.DEVNULL
+    ) as running:
+        (job,) = until(
+            lambda: world.cli_json("jobs", "--running")["jobs"], "it is running"
+        )
+        try:
+            look = ("job", job["job_id"])
+            until(
+                lambda: world.cli_json(*look, "--tail", "1")["stdout_bytes"] > MIB,
+                "it prints",
+            )
+            told = world.cli_json(*look)
+            assert (told["status"], told["truncated"]) == ("running", True)
+            assert told["stdout"].count("y\n") > 100_000
+        finally:
+            world.cli("job", job["job_id"], "--stop", "KILL")
+        assert running.wait(PATIENCE) != 0
+
+
 def test_a_job_that_can_not_be_followed_is_told_from_one_that_failed(
     world: World,
 ) -> None:

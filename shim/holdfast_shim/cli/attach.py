@@ -124,10 +124,11 @@ async def _attend(chosen: Options, start: session_pb2.AttachStart, keys: bytes) 
         at_terminal = has_terminal() and not chosen.json
         stdin = 0 if at_terminal else None
         work = Attending(client, start, stdin=stdin, keys=keys)
-        view: Person | Program = Program()
+        sink = Live(work.failed)
+        view: Person | Program = Program(sink)
         if not chosen.json:
             view = Person(
-                Live(work.failed),
+                sink,
                 way_out=keys_module.told(keys),
                 watch=start.watch,
                 raw=at_terminal,

@@ -124,6 +124,10 @@ class Attending:
         """Show what came and set the terminal back, unless no output can be."""
         if self.stop.done() and isinstance(self.stop.exception(), OSError):
             return
+        if not (self.stop.done() or self._going or self._mode):
+            # who reads a pipe takes their time, and all of it
+            await race(view.finish(), self.stop)
+            return
         # A terminal that takes nothing more must not keep us.
         with suppress(TimeoutError):
             async with asyncio.timeout(_PARTING_SECONDS):

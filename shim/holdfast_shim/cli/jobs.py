@@ -273,7 +273,7 @@ async def _document(client: DaemonClient, request: exec_pb2.ReadJobRequest) -> i
 
 
 async def show_whole(client: DaemonClient, request: exec_pb2.ReadJobRequest) -> bool:
-    """Print one document with all of a job's output, page by page.
+    """Print one document with all a job has printed by now, page by page.
 
     Returns:
         Whether it is there from its beginning on.
@@ -284,13 +284,17 @@ async def show_whole(client: DaemonClient, request: exec_pb2.ReadJobRequest) -> 
     notes: dict[str, None] = {}
     whole = True
     request.offset = 0
+    # what goes on printing as fast as it is read has no end
+    until: int | None = None
     while True:
         found = await read(client, request)
         notes |= dict.fromkeys(found.note.split("; ") if found.note else ())
         whole = whole and found.earliest_offset <= request.offset
         out.append(found.stdout)
         err.append(found.stderr)
-        if not found.truncated or found.next_offset <= request.offset:
+        if until is None:
+            until = found.stdout_bytes + found.stderr_bytes
+        if not found.truncated or not request.offset < found.next_offset < until:
             break
         request.offset = found.next_offset
     told = to_json(found) | {"stdout": "".join(out), "stderr": "".join(err)}

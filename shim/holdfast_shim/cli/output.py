@@ -136,6 +136,11 @@ def interactive() -> bool:
 
 def emit(document: Mapping[str, Any], *, line: bool = False) -> None:
     """Print one JSON document; on one line with `line` or where no person reads."""
+    print(written(document, line=line), flush=line)
+
+
+def written(document: Mapping[str, Any], *, line: bool = False) -> str:
+    """Return one JSON document as `emit` prints it, without the end of its line."""
     stdout: Any = sys.stdout
     encoding = "" if stdout is None else stdout.encoding or ""
     text = json.dumps(
@@ -146,7 +151,7 @@ def emit(document: Mapping[str, Any], *, line: bool = False) -> None:
     if interactive():
         # JSON leaves DEL, C1 controls and reversed writing as they are.
         text = "".join(c if c.isprintable() or c == "\n" else _told(c) for c in text)
-    print(text, flush=line)
+    return text
 
 
 def _told(character: str) -> str:

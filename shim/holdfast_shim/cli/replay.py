@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -49,6 +49,7 @@ _RESTING_SECONDS = 0.5
 # A session that was just opened has its recording by then.
 _BEHIND_SECONDS = 3.0
 _LOOK_SECONDS = 0.05
+_PARTING_SECONDS = 2.0
 
 
 @click.command("replay")
@@ -312,6 +313,15 @@ class Player:
         failed: Any = self.stop.exception() if self.stop.done() else None
         if isinstance(failed, OSError):
             return
+        if failed is None:
+            await race(self._part(at_terminal=at_terminal), self.stop)
+            return
+        # A reader that takes nothing more must not keep us.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PARTING_SECONDS):
+                await self._part(at_terminal=at_terminal)
+
+    async def _part(self, *, at_terminal: bool) -> None:
         if at_terminal:
             await self._sink.put(self._modes.undo() + b"\r\n", error=False)
         await self._sink.finish()

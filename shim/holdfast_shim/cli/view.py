@@ -199,8 +199,9 @@ _TOLD = frozenset({"run_began", "run_ended", "away", "back"})
 class Program:
     """Shows a session as JSON lines."""
 
-    def __init__(self) -> None:
-        """Begin at the start of a character."""
+    def __init__(self, sink: Sink) -> None:
+        """Show it on `sink`."""
+        self._sink = sink
         self._texts: dict[str, codecs.IncrementalDecoder] = {}
 
     def greet(self, found: session_pb2.Attached) -> None:
@@ -227,10 +228,12 @@ class Program:
         elif kind == "run_ended":
             self._texts.pop("stdout", None)
             self._texts.pop("stderr", None)
-        output.emit({"event": kind, **told}, line=True)
+        text = output.written({"event": kind, **told}, line=True)
+        await self._sink.put(f"{text}\n".encode(errors="replace"), error=False)
 
     async def finish(self) -> None:
-        """Nothing is pending."""
+        """Return when all is written."""
+        await self._sink.finish()
 
     def _text(self, stream: str, data: bytes) -> str:
         decoder = self._texts.setdefault(
