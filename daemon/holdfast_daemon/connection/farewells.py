@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from holdfast_daemon.hosts.host import Host
 
 # Who disconnects waits so long for what hosts are being told.
-_PARTING_SECONDS = 3.0
+_PARTING_SECONDS = 8.0
 # The same for a daemon that stops: the next one goes on with it.
 _STOPPING_SECONDS = 0.5
 

@@ -166,7 +166,8 @@ class Inquiry:
             )
             waits = greeting.waits and not ended.done()
             left = channel.leave() if waits else None
-            self._warm.adopt(left if isinstance(left, Waiting) else None)
+            if waits or heard.done() or ended.done():
+                self._warm.adopt(left if isinstance(left, Waiting) else None)
             # what else reads its input waits for the end of that
             channel.eof()
             return await ended

@@ -116,6 +116,8 @@ class _Stop:
                 return ""
             left = await self._left(waiting=end is not None)
             if left is False:
+                # it may have ended while the host was asked
+                end = end or await self._end(self._grace)
                 return "" if end is not None else _escaped(where)
             if known and left is None:
                 return ""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 2.0
+_HEARD_SECONDS = 20.0
 # Who types waits so long for a host that was away.
 _BACK_SECONDS = 5.0
 # The host is told to forget a command that soon after its end.
@@ -383,7 +384,7 @@ class RemoteShell:
         self._sent[_SIGNALLED + signal.Signals[f"SIG{name}"]] = name
         failpoint.reach("session.close.begun")
         try:
-            await self._keeper.end(self._ident, force=force)
+            found = await self._keeper.end(self._ident, force=force)
         except DaemonError as error:
             if error.ran is Ran.NO:
                 # it goes on, and what ends it later is something else
@@ -393,7 +394,9 @@ class RemoteShell:
         # one that was left alone on its host is looked at again
         self._follower.start()
         try:
-            async with asyncio.timeout(_GRACE_SECONDS):
+            # one that has ended has only to be heard of
+            ended = found.state != "running"
+            async with asyncio.timeout(_HEARD_SECONDS if ended else _GRACE_SECONDS):
                 end = await self._follower.ended()
         except TimeoutError:
             if force:

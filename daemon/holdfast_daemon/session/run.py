@@ -29,7 +29,7 @@ _PIECE_BYTES = 64 * 1024
 # Of what was printed last, so much is waited for before the end is told.
 _TELLING_SECONDS = 1.0
 # So long a host tells what became of a command, before that is ended as overdue.
-_NEWS_SECONDS = 5.0
+_NEWS_SECONDS = 15.0
 
 
 class Run:

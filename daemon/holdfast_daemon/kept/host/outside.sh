@@ -154,7 +154,7 @@ op_attach() {
   hf_tail=$!
   # what is kept has an end when the pump does; whoever comes again reads up to it
   (
-    trap 'kill -s KILL $hf_live; exit' 15
+    trap 'kill -s KILL ${hf_live:-$!}; exit' 15
     # Of a pump that was just killed an open for reading alone would wait without an end.
     # So it is opened both ways before, until it is.
     # shellcheck disable=SC2094
@@ -170,7 +170,7 @@ op_attach() {
   hf_watch=$!
   # who asked for it is gone when its keys have an end
   (
-    trap 'kill -s KILL $hf_cat; exit' 15
+    trap 'kill -s KILL ${hf_cat:-$!}; exit' 15
     if [ "$4" = 1 ]; then
       # both ways: for writing only it waits for ever where nobody reads
       cat <&4 4<&- 1<>in 2>/dev/null &

@@ -279,7 +279,7 @@ its_turn() {
       hf_rounds=$((hf_rounds - 1))
     done
   fi
-  hf_rounds=1000
+  hf_rounds=3000
   until [ -e "$hf_run/set" ]; do
     [ "$hf_rounds" -gt 0 ] || refuse 70 slot
     # again and again: who makes it may be on its way, and a FIFO forgets what nobody

@@ -403,6 +403,8 @@ bound_time() {
 
 # each_of_job SIGNAL: to all of a durable command that is left
 each_of_job() {
+  # one that is slow to begin would go on for good
+  await 15 begun
   ours leader || return
   hf_leader=$hf_pid
   hf_all=$(members "$hf_leader")

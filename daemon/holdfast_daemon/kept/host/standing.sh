@@ -36,9 +36,10 @@ members() {
 ended_at_logout() {
   [ -d /run/systemd/system ] && have busctl && have systemd-run || return 1
   hf_logind=org.freedesktop.login1
-  hf_kills=$(busctl --timeout=2 get-property "$hf_logind" /org/freedesktop/login1 \
+  hf_kills=$(busctl --timeout=15 get-property "$hf_logind" /org/freedesktop/login1 \
     "$hf_logind.Manager" KillUserProcesses 2>/dev/null)
-  [ "$hf_kills" = 'b true' ] && hf_user=$(id -u) || return 1
+  # who does not answer may do so
+  [ "$hf_kills" != 'b false' ] && hf_user=$(id -u) || return 1
   export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$hf_user}"
   systemd-run --user --scope --quiet true 2>/dev/null
 }
