@@ -72,7 +72,7 @@ CONTENTS = [
 def world(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
-    limits = "probe_seconds = 2\n" if request.param == "SFTP only" else ""
+    limits = "probe_seconds = 5\n" if request.param == "SFTP only" else ""
     with (
         host_of_files(tmp_path_factory.mktemp("sshd"), request.param) as sshd,
         served(sshd, more=ROOTS, limits=limits) as one,

@@ -56,7 +56,7 @@ def proxy(way: tuple[Proxy, Path]) -> Proxy:
 
 @pytest.fixture(scope="module")
 def world(way: tuple[Proxy, Path]) -> Iterator[World]:
-    limits = f"{QUICK}probe_seconds = 2\n"
+    limits = f"{QUICK}probe_seconds = 5\n"
     with served(way[1], more=ROOTS, limits=limits) as one:
         yield one
 

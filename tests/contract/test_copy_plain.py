@@ -34,7 +34,7 @@ INTERNAL = {
     "ForceCommand": "internal-sftp",
     "Subsystem": "sftp internal-sftp",
 }
-PROBE = f"{QUICK}probe_seconds = 2\n"
+PROBE = f"{QUICK}probe_seconds = 5\n"
 
 needs_sshd = pytest.mark.skipif(
     sshd_binary() is None, reason="no sshd here: run packaging/test-packages.sh"

@@ -132,7 +132,8 @@ async def test_another_service_is_told_at_the_banner(
     """NF-19: somebody listens there, but no SSH server does."""
     alias = f"odd{reason[-3:].lower()}{handler.__name__[0]}"
     async with raw_server(handler) as port:  # type: ignore[arg-type]  # three alike
-        yard.host(alias, Port=port, ConnectTimeout=1)
+        seconds = 3 if handler is mute else 30
+        yard.host(alias, Port=port, ConnectTimeout=seconds)
         error = await yard.refused(alias, reason)
     assert error["step"] == "banner"
     assert "step: banner" in error["message"]

@@ -370,7 +370,8 @@ async def test_a_port_with_another_service(
     """NF-19: the banner is the step, and what was said is shown."""
     alias = f"odd{told[:3]}"
     async with raw_server(handler) as port:  # type: ignore[arg-type]  # three alike
-        yard.host(alias, Port=port, ConnectTimeout=1)
+        seconds = 3 if handler is mute else 30
+        yard.host(alias, Port=port, ConnectTimeout=seconds)
         found = await examined(yard.world, alias)
     steps = way(found, f"way to {alias}")
     assert steps == {"name": "ok", "TCP": "ok", "banner": "fail"}

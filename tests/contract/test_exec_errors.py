@@ -190,7 +190,7 @@ async def test_what_is_no_ssh_server_is_told(ssh: Tools, habit: Any) -> None:
 
 async def test_a_command_timeout_is_a_result_with_its_type(ssh: Tools) -> None:
     """EX-20: command timeout; the command ran, so there is output and a job."""
-    result = await ssh.run("echo a; sleep 60", target="box", timeout_seconds=2)
+    result = await ssh.run("echo a; sleep 60", target="box", timeout_seconds=8)
     assert (result["status"], result["timed_out"]) == ("timed_out", True)
     assert result["job_id"]
 

@@ -87,7 +87,7 @@ async def test_a_start_up_file_that_merges_the_streams_spoils_no_output(
     result = await ssh.run("echo out; echo err >&2; exit 4")
     assert (result["stdout"], result["stderr"]) == ("out\nerr\n", "")
     assert result["exit_code"] == 4
-    result = await ssh.run("sleep 300 & echo $!; wait", timeout_seconds=3)
+    result = await ssh.run("sleep 300 & echo $!; wait", timeout_seconds=8)
     assert (result["status"], "note" in result) == ("timed_out", False)
     assert not alive(int(result["stdout"]))
 
@@ -224,7 +224,7 @@ async def test_a_signal_that_can_not_be_sent_ends_no_forwarding(
     directory = tmp_path_factory.mktemp("lone")
     limits = (
         f"{QUICK}connections_per_host = 1\nchannels_per_connection = 1\n"
-        "connect_timeout_seconds = 3\nlogin_tries = 1\n"
+        "connect_timeout_seconds = 15\nlogin_tries = 1\n"
     )
     options = {"SetEnv": f"HOME={directory}"}
     with Sshd(directory, options=options) as server, served(server, limits=limits) as w:

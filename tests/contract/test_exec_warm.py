@@ -303,7 +303,7 @@ async def test_they_can_be_turned_off(tmp_path: Path) -> None:
 
 async def test_a_host_nobody_uses_keeps_none(tmp_path: Path) -> None:
     """Issue 3 point 5: hosts in use keep a few, idle ones none."""
-    limits = "channels_waiting_seconds = 1\n"
+    limits = "channels_waiting_seconds = 8\n"
     async with account(tmp_path, None, limits) as (sshd, ssh):
         await soon(lambda: waiting(sshd), "a shell waits")
         await soon(lambda: not waiting(sshd), "it was given back")

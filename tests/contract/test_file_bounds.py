@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.needs_sshd,
 ]
 
-LIMITS = """file_seconds = 2
+LIMITS = """file_seconds = 10
 file_answer_bytes = 65536
 file_edit_bytes = 4096
 file_whole_bytes = 4096

@@ -144,10 +144,10 @@ async def test_output_in_other_encodings_is_readable(tmp_path: Path) -> None:
 async def test_a_time_limit_says_what_it_could_not_do(tmp_path: Path) -> None:
     """Issue 3, non-POSIX, EX-11: no signal arrives, so the channel is closed."""
     async with agent(tmp_path, cmd) as (ssh, _, _world):
-        told = await ssh.run("ping -t x", timeout_seconds=3)
+        told = await ssh.run("ping -t x", timeout_seconds=8)
         assert (told["status"], told["timed_out"]) == ("timed_out", True)
         assert "may still run there" in told["note"]
-        assert told["duration_ms"] < 20_000
+        assert told["duration_ms"] < 60_000
         job = await ssh.start("ping -t x")
         await ssh.until(job, "Pinging")
         stopped = await ssh.stop(job)

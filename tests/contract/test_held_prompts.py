@@ -187,7 +187,7 @@ async def test_a_prompt_that_can_t_be_changed(sessions: Sessions, before: str) -
     assert (told["status"], told["exit_code"]) == ("exited", 0), told
     assert await one.out("echo on") == "on\n"
     if one.way != "inband" and "-e" not in before:
-        late = await one.run("sleep 300", timeout_seconds=2)
+        late = await one.run("sleep 300", timeout_seconds=8)
         assert late["status"] == "timed_out"
         assert await one.out("echo still") == "still\n"
 
@@ -315,7 +315,7 @@ async def test_one_that_is_late_is_broken_off(sessions: Sessions, shell: str) ->
         loop = "while true; do sleep 1; done"
     for command in ("sleep 100; echo never", loop):
         # a busy host may take its time until it has begun
-        told = await one.run(f"echo begun\n{command}", timeout_seconds=3)
+        told = await one.run(f"echo begun\n{command}", timeout_seconds=6)
         assert (told["status"], told["timed_out"]) == ("timed_out", True)
         assert told["stdout"] == "begun\n", command
         assert await one.out("echo on") == "on\n"
@@ -365,6 +365,6 @@ async def test_one_that_minds_no_interrupt_is_ended(
     """SE-14: TERM and KILL follow; the shell lives."""
     one = await sessions.open(shell)
     stubborn = "sh -c 'trap \"\" INT TERM; echo begun; while :; do sleep 1; done'"
-    told = await one.run(stubborn, timeout_seconds=5)
+    told = await one.run(stubborn, timeout_seconds=8)
     assert (told["status"], told["stdout"]) == ("timed_out", "begun\n")
     assert await one.out("echo on") == "on\n"

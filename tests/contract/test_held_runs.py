@@ -166,7 +166,7 @@ async def test_what_is_wrong_is_told(sessions: Sessions, shell: str) -> None:
         broken += ["set -u; echo $nope"]
     one = await sessions.open(shell)
     for command in broken:
-        told = await one.run(command, timeout_seconds=10)
+        told = await one.run(command, timeout_seconds=40)
         assert (told["status"], told["timed_out"]) == ("exited", False), command
         assert told["exit_code"] != 0, command
         assert told["stdout"] + told["stderr"], command
@@ -181,9 +181,9 @@ async def test_its_end_is_told_wherever_its_output_goes(
     """SE-02: it was waited for until its time was up, and its shell was ended."""
     one = await sessions.open(shell)
     for command in ("exec >/dev/null", "exec 2>/dev/null"):
-        told = await one.run(command, timeout_seconds=10)
+        told = await one.run(command, timeout_seconds=40)
         assert (told["status"], told.get("exit_code")) == ("exited", 0), told
-    told = await one.run("sh -c 'exit 5'", timeout_seconds=10)
+    told = await one.run("sh -c 'exit 5'", timeout_seconds=40)
     assert (told["status"], told.get("exit_code")) == ("exited", 5), told
 
 
@@ -198,7 +198,7 @@ async def test_what_users_redefine_is_evaded(sessions: Sessions, shell: str) -> 
         words.append("emulate sh")
     for word in words:
         one = await sessions.open(shell)
-        await one.run(word, timeout_seconds=10)
+        await one.run(word, timeout_seconds=40)
         assert await one.out("echo on") == "on\n", word
         # some hosts have room for one
         await one.ssh.told("ssh_session_close", session=one.id, force=True)
@@ -376,7 +376,7 @@ async def test_nothing_of_it_stays_on_the_host(tmp_path: Path) -> None:
             first = await Sessions(ssh, at, "beside").open("bash")
             await first.out("echo one")
             await soon(gone, "after a command")
-            assert (await first.run("sleep 50", timeout_seconds=2))["timed_out"]
+            assert (await first.run("sleep 50", timeout_seconds=6))["timed_out"]
             await first.run("exit 3")
             await soon(gone, "after a shell")
             second = await Sessions(ssh, at, "beside").open("dash")

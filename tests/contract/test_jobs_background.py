@@ -52,9 +52,9 @@ async def test_a_call_returns_at_its_soft_limit_and_the_command_goes_on(
     """NF-02, EX-16: a handle comes back, with what was printed so far."""
     began = time.monotonic()
     result = await ssh.call(
-        "ssh_exec", command=f"echo early; {gate.wait}; echo late", wait_seconds=2
+        "ssh_exec", command=f"echo early; {gate.wait}; echo late", wait_seconds=8
     )
-    assert 2 <= time.monotonic() - began < 20
+    assert 8 <= time.monotonic() - began < 40
     told = result["structuredContent"]
     assert (told["status"], told["ok"]) == ("running", False)
     assert told["stdout"] == "early\n"
@@ -126,7 +126,7 @@ async def test_progress_tells_the_last_line_while_a_command_runs(
             "arguments": {
                 "target": "box",
                 "command": f"echo step 1; echo step 2; {gate.wait}; echo done",
-                "wait_seconds": 20,
+                "wait_seconds": 45,
             },
             "_meta": {"progressToken": "p1"},
         },
@@ -135,6 +135,8 @@ async def test_progress_tells_the_last_line_while_a_command_runs(
     while len(notes) < 2:
         message = await ssh.wire.receive()
         assert message["method"] == "notifications/progress"
+        if message["params"].get("message") in (None, "", "step 1"):
+            continue  # it has not printed so far
         notes.append(message["params"])
     gate.open()
     answer = await ssh.wire.reply(ident)
@@ -221,7 +223,7 @@ async def test_a_position_outlives_the_shim(shared: World, ssh: Tools) -> None:
 
 async def test_what_a_call_showed_is_not_shown_again(ssh: Tools, gate: Gate) -> None:
     """NF-03: reading on after ssh_exec starts where its answer ended."""
-    result = await ssh.run(f"echo a; {gate.wait}; echo b", wait_seconds=2)
+    result = await ssh.run(f"echo a; {gate.wait}; echo b", wait_seconds=8)
     assert result["stdout"] == "a\n"
     gate.open()
     rest = await ssh.read(result["job_id"], wait_seconds=20)

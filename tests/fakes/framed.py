@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 SHELLS = ("bash", "dash", "zsh", "fish", "ash")
 POSIX = ("bash", "dash", "zsh", "ash")
 WAYS = ("beside", "inband", "remote")
-_ALONE = QUICK + "connections_per_host = 1\n"
+_LIMITS = QUICK + "session_turn_seconds = 45\n"
+_ALONE = _LIMITS + "connections_per_host = 1\n"
 
 every_way = pytest.mark.parametrize("sessions", WAYS, indirect=True)
 held_ways = pytest.mark.parametrize("sessions", WAYS[:2], indirect=True)
@@ -45,7 +46,7 @@ class Place:
 
 
 @contextlib.contextmanager
-def place(root: Path, limits: str = QUICK, **options: str) -> Generator[Place]:
+def place(root: Path, limits: str = _LIMITS, **options: str) -> Generator[Place]:
     """Run a host whose home is `root`, and a daemon that knows it."""
     options["SetEnv"] = f"HOME={root}"
     spare_fish(root)

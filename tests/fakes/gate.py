@@ -22,6 +22,11 @@ class Gate:
         """Shell words that wait here."""
         return f"read -r _ < {self.path}"
 
+    def leave_open(self) -> None:
+        """Let all go, also those who come later: each takes a line."""
+        self._kept = os.open(self.path, os.O_RDWR)
+        os.write(self._kept, b"\n" * 1000)
+
     def open(self) -> None:
         """Let all go who wait now; whoever comes later waits."""
         with contextlib.suppress(OSError):  # nobody waits

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.needs_sshd, pytest.mark.timeout(120)]
 
-LONG = 5
+LONG = 10
 LIMITS = f"{QUICK}kept_abandoned_seconds = {LONG}\n"
 
 

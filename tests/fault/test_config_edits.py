@@ -227,7 +227,8 @@ async def test_one_that_is_opened_anew_meanwhile_is_the_only_one(
         quick = config.read_text().replace("Host box", "Host quick")
         both = quick + host.client_config()
         put(config, both)
-        with served(config, limits=QUICK) as world:
+        limits = f"{QUICK}connect_timeout_seconds = 60\nresolve_seconds = 60\n"
+        with served(config, limits=limits) as world:
             async with tools(world, "--no-autostart") as ssh:
                 old = await ssh.told("ssh_forward_open", target="box", **way)
                 put(config, quick)

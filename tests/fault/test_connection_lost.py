@@ -27,7 +27,7 @@ def server(tmp_path: Path) -> Iterator[Sshd]:
 async def test_a_frozen_peer_is_noticed_by_keepalive(server: Sshd) -> None:
     """A5 row 9: half-open; interval x (misses + 1), everything waiting ends."""
     host = await find_host(server.config)
-    async with make_pool(keepalive_seconds=1, keepalive_misses=1) as pool:
+    async with make_pool(keepalive_seconds=3, keepalive_misses=1) as pool:
         async with await pool.lease(host) as lease:
             sink = Collector()
             channels = [await lease.open("echo up; cat", sink) for _ in range(3)]

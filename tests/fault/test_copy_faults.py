@@ -150,11 +150,11 @@ async def test_cuts_among_small_files(ways: Ways, proxy: Proxy) -> None:
 
 async def test_stopped_by_hand(ways: Ways, proxy: Proxy, world: World) -> None:
     """NF-15: a copy is listed and stopped as any job, and leaves nothing half."""
-    (ways.source / "big").write_bytes(os.urandom(8 * MIB))
+    (ways.source / "big").write_bytes(os.urandom(32 * MIB))
     proxy.throttle(MIB)
-    asking = asyncio.create_task(ways.ssh.call("ssh_copy", **ways.filled("big")))
-    await soon(lambda: ways.arrived() > 0, "it has begun", 30)
     async with tools(world, "--results", "structured", client="other") as other:
+        asking = asyncio.create_task(ways.ssh.call("ssh_copy", **ways.filled("big")))
+        await soon(lambda: ways.arrived() > 0, "it has begun", 30)
         jobs = (await other.told("ssh_job_list", running_only=True))["jobs"]
         (job_id,) = [job["job_id"] for job in jobs if "copy" in job["command"]]
         stopped = await other.stop(job_id)

@@ -54,7 +54,7 @@ def world(
     sshd: Sshd, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
     config = proxy.config(sshd, tmp_path_factory.mktemp("through") / "config")
-    limits = f"{QUICK}copy_idle_seconds = 5\ncopy_patience_seconds = 0\n"
+    limits = f"{QUICK}copy_patience_seconds = 0\n"
     with served(config, more=ROOTS, limits=limits) as one:
         yield one
 

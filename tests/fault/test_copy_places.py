@@ -286,7 +286,7 @@ async def test_times_that_can_not_be(tmp_path: Path, time: int) -> None:
 # As one that has to copy all onto another disk.
 _SLOW = """#!/bin/sh
 echo "$0" >>"$HOME/done"
-sleep 4
+sleep 12
 PATH=${PATH#*:}
 exec "${0##*/}" "$@"
 """
@@ -302,7 +302,7 @@ async def test_a_host_that_takes_its_time_to_put_all_in_place(tmp_path: Path) ->
     options = {"SetEnv": f"HOME={host} PATH={programs}:{os.environ['PATH']}"}
     with (
         Sshd(host, options=options) as sshd,
-        served(sshd, more=ROOTS, limits="copy_idle_seconds = 1\n") as world,
+        served(sshd, more=ROOTS, limits="copy_idle_seconds = 4\n") as world,
     ):
         async with tools(world, "--results", "structured") as ssh:
             ways = Ways(ssh, tmp_path, "upload")

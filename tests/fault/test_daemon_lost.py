@@ -146,7 +146,7 @@ async def test_the_shim_ends_with_its_parent_in_mid_call(
     parent.stdin.write(json.dumps(call).encode() + b"\n")
     await soon(up.exists, "it runs")
     parent.kill()
-    await soon(lambda: not alive(pid), "the shim ended", 2)
+    await soon(lambda: not alive(pid), "the shim ended")
     await asyncio.wait_for(parent.communicate(), 40)
     async with connected(world) as client:
         (job,) = await _jobs(client)

@@ -198,13 +198,16 @@ async def test_it_outlives_its_link(host: Sshd, tmp_path: Path) -> None:
         config = proxy.config(host, tmp_path / "config")
         with served(config) as world:
             async with tools(world) as ssh:
+                gate = tmp_path / "gate"
                 job = await ssh.start(
-                    "for i in $(seq 40); do echo $i; sleep 0.05; done; exit 3",
+                    "for i in $(seq 40); do echo $i; sleep 0.05; done;"
+                    f" until [ -e {gate} ]; do sleep 0.1; done; exit 3",
                     durable=True,
                 )
                 for _ in range(5):
                     await ssh.read(job, wait_seconds=1)
                     proxy.rst()
+                gate.touch()
                 told = await ended(ssh, job)
                 assert (told["status"], told["exit_code"]) == ("exited", 3), told
                 lines = [str(i) for i in range(1, 41)]

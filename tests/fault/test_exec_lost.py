@@ -257,9 +257,9 @@ async def test_a_background_child_does_not_hold_the_job(ssh: Tools) -> None:
 
 async def test_output_that_comes_after_the_shells_exit_is_kept(ssh: Tools) -> None:
     """EX-06: a pipeline's last words, while they still come."""
-    late = "for i in 1 2 3 4; do sleep 0.7; echo late $i; done"
+    late = "for i in $(seq 40); do sleep 0.07; echo late $i; done"
     result = await ssh.run(f"( {late} ) & echo first")
-    assert result["stdout"] == "first\nlate 1\nlate 2\nlate 3\nlate 4\n"
+    assert result["stdout"] == "first\n" + "".join(f"late {n}\n" for n in range(1, 41))
     assert (result["exit_code"], "note" in result) == (0, False)
 
 

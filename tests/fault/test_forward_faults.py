@@ -521,7 +521,7 @@ async def stands_there(ssh: Tools, forward_id: str) -> dict[str, Any]:
 
 async def test_one_that_nobody_uses_is_closed(own: Sshd) -> None:
     """NF-14: after forward_idle_seconds; durable and used ones stay."""
-    limits = "forward_idle_seconds = 3\nreap_seconds = 0.2\n"
+    limits = "forward_idle_seconds = 8\nreap_seconds = 0.2\n"
     with serve(echo) as port, served(own, limits=limits) as one:
         async with tools(one) as ssh:
             told = await opened(ssh, "local", remote_port=port)

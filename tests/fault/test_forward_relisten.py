@@ -163,7 +163,7 @@ async def test_a_yes_that_comes_too_late(
 ) -> None:
     """FW-06: the host listened on for nobody, and its port was in use by ourselves."""
     config = network.config(net[0], tmp_path / "through-the-proxy")
-    limits = "channel_open_seconds = 3\n"
+    limits = "channel_open_seconds = 10\n"
     port = free_port()
     asked = {"direction": "remote", "remote_port": port, "local_port": 9}
     with served(config, limits=limits) as world:
@@ -211,13 +211,13 @@ async def test_who_asks_for_it_again_uses_it(
 ) -> None:
     """NF-14: what was told to be open already was closed for want of use at once."""
     config = net[1].config(net[0], tmp_path / "through-the-proxy")
-    limits = "forward_idle_seconds = 3\nreap_seconds = 0.2\n"
+    limits = "forward_idle_seconds = 8\nreap_seconds = 0.2\n"
     asked = {"direction": "local", "remote_port": net[0].port}
     with served(config, limits=limits) as world:
         async with tools(world) as ssh:
             first = await ssh.told("ssh_forward_open", target="box", **asked)
             uptime = 0
-            while uptime < 5:
+            while uptime < 10:
                 told = await ssh.told("ssh_forward_open", target="box", **asked)
                 assert told["forward_id"] == first["forward_id"]
                 uptime = told["uptime_seconds"]

@@ -24,7 +24,8 @@ async def test_who_waits_for_a_forward_is_told_that_the_daemon_stops(
     """FW-01, NF-20: that is no fault of the daemon, and nothing was opened."""
     with Sshd(tmp_path / "sshd") as sshd, Proxy(sshd.port) as proxy:
         config = proxy.config(sshd, tmp_path / "config")
-        with served(config, limits=QUICK) as world:
+        limits = f"{QUICK}connect_timeout_seconds = 60\n"
+        with served(config, limits=limits) as world:
             async with tools(world, "--no-autostart") as ssh:
                 proxy.freeze()
                 wanted = {

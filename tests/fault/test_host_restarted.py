@@ -172,6 +172,7 @@ async def test_it_stays_on_its_host_for_its_user_alone(host: Sshd) -> None:
             await run(ssh, "umask 000; a=hunter2; export HIDDEN=$a-$((40+2)); set -a")
             await run(ssh, "umask 000")
             directory = kept(host)
+            await soon(lambda: written_down(directory), "what it exports is written")
             saved = sorted(directory.glob("env.*"))
             assert len(saved) == 2
             for one in saved:
@@ -246,6 +247,7 @@ async def test_a_shell_that_was_hung_up_on_as_the_host_went_down_is_lost_too(
             shown = await run(ssh, "cd /usr; export STAGE=9; echo last-words; echo $$")
             await asyncio.to_thread(world.kill)
             directory = kept(host)
+            await soon(lambda: written_down(directory), "what it exports is written")
             (directory / "boot").write_text("another\n")
             os.kill(int(shown["stdout"].split()[1]), signal.SIGHUP)
             await soon((directory / "rc").exists, "its end is written down")

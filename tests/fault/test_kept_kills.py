@@ -261,6 +261,9 @@ async def test_nothing_stays_of_a_reader_whose_link_is_gone(tmp_path: Path) -> N
             assert line.answered
         await soon(lambda: len(readers(kept)) >= 8, "they are there")
         await kept.pool.close()
-        await soon(lambda: not readers(kept), f"gone: {readers(kept)}")
+        try:
+            await soon(lambda: not readers(kept), "they are gone")
+        except AssertionError as error:
+            raise AssertionError(readers(kept)) from error
         for line, _ in lines:
             line.close()

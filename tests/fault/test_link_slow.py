@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 KIB = 1024
 # The server says something every two seconds, and a keepalive's answer takes twenty.
 RATE = 50 * KIB
-LIMITS = f"{QUICK}keepalive_seconds = 1\nkeepalive_misses = 3\n"
+LIMITS = f"{QUICK}keepalive_seconds = 3\nkeepalive_misses = 3\n"
 
 pytestmark = [pytest.mark.needs_sshd, pytest.mark.timeout(120)]
 

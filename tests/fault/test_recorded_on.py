@@ -220,7 +220,7 @@ async def test_its_size_is_on_record(host: Sshd) -> None:
                 plan = json.loads(record.read_text())["plan"]
                 return (plan["cols"], plan["rows"]) == (101, 31)
 
-            await soon(noted, "its size is noted", 5)
+            await soon(noted, "its size is noted")
         await asyncio.to_thread(crash, world)
         assert await size_of(world, session) == (101, 31)
         async with tools(world) as ssh:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.needs_sshd, pytest.mark.timeout(60)]
 
 # of which calls that wait get less than half
-LIMITS = f"{QUICK}stop_seconds = 2\n"
+LIMITS = f"{QUICK}stop_seconds = 10\n"
 
 
 async def test_a_call_that_waits_is_told_what_there_is(tmp_path: Path) -> None:

@@ -41,7 +41,9 @@ async def test_what_is_gone_empties_no_host(
     if sshd_binary() is None:
         pytest.skip("no sshd here: run packaging/test-packages.sh")
     (tmp_path / "host").mkdir()
-    with engine_and_network(kind, tmp_path / "host") as (world, proxy):
+    with engine_and_network(
+        kind, tmp_path / "host", "connect_timeout_seconds = 60\n"
+    ) as (world, proxy):
         async with tools(world) as ssh, tools(world, client="other") as other:
             pair = Pair(ssh, tmp_path, "upload")
             pair.fill({"a": b"1", "d/b": b"2"})
