@@ -17,6 +17,7 @@ from holdfast_daemon.connection import (
     diagnosis,
     keyfile,
     presented,
+    quiet,
     strength,
 )
 from holdfast_daemon.connection.answers import Answers
@@ -129,6 +130,7 @@ class Visitor(asyncssh.SSHClient):
 
         conn._packet_handlers = {**handlers, MSG_USERAUTH_FAILURE: refused}  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         presented.attend(conn, self._judge)
+        quiet.attend(conn)
 
     def debug_msg_received(
         self,
