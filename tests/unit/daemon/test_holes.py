@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast_daemon.transfer.here.holes import LEAST, Filler, pass_over, stretches
+from holdfast_daemon.transfer.here.holes import (
+    LEAST,
+    Filler,
+    pass_over,
+    resize,
+    stretches,
+)
 from holdfast_daemon.transfer.tree.thin import BrokenError, Reader
 
 if TYPE_CHECKING:
@@ -154,3 +160,17 @@ def test_anything_at_all_is_read_or_refused() -> None:
                 last = offset + len(piece)
         except BrokenError:
             continue
+
+
+def test_a_file_of_the_right_size_is_not_cut(tmp_path: Path) -> None:
+    """Closing a file that was cut to nothing waits until it is on the disk."""
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    os.utime(path, ns=(0, 0))
+    with path.open("rb+") as file:
+        resize(file.fileno(), 0)
+        assert os.fstat(file.fileno()).st_mtime_ns == 0
+        resize(file.fileno(), 5)
+        assert os.fstat(file.fileno()).st_size == 5
+        resize(file.fileno(), 0)
+    assert path.read_bytes() == b""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast_daemon.transfer.means.apart import GivenUp, apart, heed, taken
+from holdfast_daemon.transfer.means.apart import GivenUp, apart, both, heed, taken
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,3 +70,43 @@ async def test_long_work_hears_that_it_was_given_up() -> None:
         await task
     assert len(why) == 1
     await apart(heed)
+
+
+async def test_both_have_ended_before_one_s_failure_is_told() -> None:
+    """A file is not closed while the other still writes it."""
+    gate, ended = threading.Event(), list[str]()
+
+    def fail() -> None:
+        raise OSError(28, "no space")
+
+    def work() -> None:
+        gate.wait(10)
+        ended.append("work")
+
+    task = asyncio.ensure_future(both(apart(fail), apart(work)))
+    await asyncio.wait({task}, timeout=0.1)
+    assert not task.done()
+    gate.set()
+    with pytest.raises(OSError, match="no space"):
+        await task
+    assert ended == ["work"]
+    with pytest.raises(OSError, match="no space"):
+        await both(apart(work), apart(fail))
+
+
+async def test_both_have_ended_before_somebody_gives_up() -> None:
+    gate, ended = threading.Event(), list[str]()
+
+    def work(name: str) -> None:
+        gate.wait(10)
+        ended.append(name)
+
+    async def all_of_it() -> int:
+        await both(apart(work, "one"), apart(work, "other"))
+        return 0
+
+    task = asyncio.ensure_future(all_of_it())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await cancelled(task, gate)
+    assert sorted(ended) == ["one", "other"]

@@ -75,6 +75,19 @@ def _data(file: int, at: int, size: int) -> list[tuple[int, int]]:
     return found
 
 
+def resize(file: int, size: int) -> None:
+    """Give an open file a size; one that has it is left alone.
+
+    A file that was emptied is written to the disk when it is closed (ext4's
+    auto_da_alloc), even one that was empty before: of a large one that takes a while.
+
+    Raises:
+        OSError: It can't be given.
+    """
+    if os.fstat(file).st_size != size:
+        os.ftruncate(file, size)
+
+
 class Filler:
     """Writes a file of which only the data comes.
 
@@ -86,7 +99,7 @@ class Filler:
 
     def __init__(self, file: int) -> None:
         """Write into an open file, which is emptied."""
-        os.ftruncate(file, 0)
+        resize(file, 0)
         self._file = file
         self.at = self.taken = 0
         self.running = hashlib.sha256()

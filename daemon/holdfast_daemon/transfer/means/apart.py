@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,6 +39,17 @@ async def apart(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     Where that may take long, `work` is to `heed`.
     """
     return await taken(_nothing, work, *args, **kwargs)
+
+
+async def both(one: Awaitable[None], other: Awaitable[None]) -> None:
+    """Wait for both, each to its end.
+
+    Raises:
+        Exception: That of the first, or else of the other.
+    """
+    for failed in await asyncio.gather(one, other, return_exceptions=True):
+        if failed is not None:
+            raise failed
 
 
 async def taken(

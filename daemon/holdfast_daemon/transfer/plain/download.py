@@ -19,6 +19,7 @@ from holdfast_daemon.errors import InputError
 from holdfast_daemon.file import sensitive
 from holdfast_daemon.file.fault import fault
 from holdfast_daemon.file.script import sftp_path, shown
+from holdfast_daemon.transfer.here.holes import resize
 from holdfast_daemon.transfer.here.local_tree import kind_of
 from holdfast_daemon.transfer.here.place import set_about
 from holdfast_daemon.transfer.here.source import digest
@@ -153,7 +154,7 @@ class PlainDownload(Download):
                     await apart(self._keep, part, path)
                     return
             finally:
-                os.close(file)
+                await apart(os.close, file)
             # It was changed meanwhile: once more, as it is now.
             now = await self._again(path)
             tally.total += now.size - entry.size
@@ -206,14 +207,14 @@ class PlainDownload(Download):
                 if not known:
                     at = await self._agreed(host, file, at)
                     # of another file nothing stays where zeros will not be written
-                    await apart(os.ftruncate, file, at)
+                    await apart(resize, file, at)
                     running = await apart(digest, file, at)
                     tally.find(at)
                     known = True
                 pieces = host.draw(at, entry.size)
                 async with contextlib.aclosing(pieces):
                     async for piece in pieces:
-                        await apart(put, file, [piece], at, running)
+                        await put(file, [piece], at, running)
                         at += len(piece)
                         tally.move(len(piece))
                         await self._means.rate.take(len(piece))
@@ -224,7 +225,7 @@ class PlainDownload(Download):
         if not await self._plain.steadily(attempt):
             tally.take_back(at if known else 0)
             return False
-        await apart(os.ftruncate, file, at)
+        await apart(resize, file, at)
         await apart(set_about, file, self._mode(path, entry), entry.modified)
         self._note(UNVERIFIED.format(was="came"))
         self._means.sha256 = running.hexdigest()

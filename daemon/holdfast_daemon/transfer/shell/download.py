@@ -12,6 +12,7 @@ from holdfast_daemon.errors import Ran, Reason, StateError
 from holdfast_daemon.file import sensitive
 from holdfast_daemon.file.script import shown
 from holdfast_daemon.transfer.here.aim import make, target_of
+from holdfast_daemon.transfer.here.holes import resize
 from holdfast_daemon.transfer.here.place import Place, set_about
 from holdfast_daemon.transfer.here.placing import check, place, prepare
 from holdfast_daemon.transfer.here.settling import present
@@ -218,13 +219,13 @@ class Download:
                 if await self._bring(reach, path, entry, file, at):
                     return
                 # It was changed meanwhile: once more, from the start.
-                await apart(os.ftruncate, file, 0)
+                await apart(resize, file, 0)
             except _Shorter as shorter:  # once more, and no more than there is
                 self._means.tally.total += shorter.size - entry.size
                 entry = replace(entry, size=shorter.size)
-                await apart(os.ftruncate, file, 0)
+                await apart(resize, file, 0)
             finally:
-                os.close(file)
+                await apart(os.close, file)
         self._changed(path)
 
     def _changed(self, path: bytes) -> None:
@@ -267,7 +268,7 @@ class Download:
                     return
             async for pieces in wire.take(words.send(folder, name, at)):
                 count = sum(map(len, pieces))
-                await apart(put, file, pieces, at, running)
+                await put(file, pieces, at, running)
                 at += count
                 tally.move(count)
                 await self._means.rate.take(count)
@@ -278,7 +279,7 @@ class Download:
         adding = asyncio.create_task(self._sum(folder, name, entry.size))
         try:
             await reach.steadily(attempt)
-            await apart(os.ftruncate, file, at)
+            await apart(resize, file, at)
             theirs = await adding
         except _Shorter:
             tally.take_back(at)

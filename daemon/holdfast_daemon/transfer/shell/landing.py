@@ -1,4 +1,4 @@
-"""Writes what comes from a host into files of this machine. Blocks."""
+"""Writes what comes from a host into files of this machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from holdfast_daemon.transfer.here.place import Last, create
+from holdfast_daemon.transfer.means.apart import apart, both
 from holdfast_daemon.transfer.means.stream import Cut
 from holdfast_daemon.transfer.tree import tar
 
@@ -21,7 +22,7 @@ _VECTORS = 512
 
 
 class Taking:
-    """Writes the files of one stream as they come.
+    """Writes the files of one stream as they come. Blocks.
 
     Attributes:
         told: The checksums that the host tells.
@@ -113,11 +114,25 @@ class Taking:
             self._file = -1
 
 
-def put(file: int, pieces: list[bytes], at: int, running: hashlib._Hash) -> None:  # pyright: ignore[reportPrivateUsage]  it has no other name
-    """Write pieces at an offset; what is nothing but zeros stays a hole."""
-    heap: list[bytes] = []
+async def put(file: int, pieces: list[bytes], at: int, running: hashlib._Hash) -> None:  # pyright: ignore[reportPrivateUsage]  it has no other name
+    """Write pieces at an offset, and add them up in `running` meanwhile.
+
+    What is nothing but zeros stays a hole.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    await both(apart(_put, file, pieces, at), apart(_add, running, pieces))
+
+
+def _add(running: hashlib._Hash, pieces: list[bytes]) -> None:  # pyright: ignore[reportPrivateUsage]  as above
     for piece in pieces:
         running.update(piece)
+
+
+def _put(file: int, pieces: list[bytes], at: int) -> None:
+    heap: list[bytes] = []
+    for piece in pieces:
         hole = piece[:_LOOK] == bytes(len(piece[:_LOOK])) and not piece.strip(b"\0")
         if hole or len(heap) == _VECTORS:
             at += _put_all(file, heap, at)

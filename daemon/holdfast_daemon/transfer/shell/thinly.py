@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from holdfast_daemon.transfer.here.holes import Filler
+from holdfast_daemon.transfer.here.holes import Filler, resize
 from holdfast_daemon.transfer.means.apart import apart
 from holdfast_daemon.transfer.means.stream import Refused, Troubled
 from holdfast_daemon.transfer.shell import words
@@ -49,7 +48,7 @@ async def take_thin(
         if not right:
             means.tally.take_back(filler.taken)
     if not right:
-        await apart(os.ftruncate, file, 0)
+        await apart(resize, file, 0)
         return None
     await apart(filler.end, size)
     means.tally.find(size - filler.taken)

@@ -286,7 +286,7 @@ class Upload:
                 ran=Ran.YES,
             )
         finally:
-            os.close(file)
+            await apart(os.close, file)
 
     async def _bring(
         self, reach: Reach, path: bytes, entry: Entry, file: int, *, known: bool
