@@ -64,6 +64,7 @@ class HeldShell:
         self._over: Over | None = None
         self._why = ""
         self._done = asyncio.Event()
+        self._opened = False
         self._watch: asyncio.Task[None] | None = None
 
     @classmethod
@@ -107,6 +108,7 @@ class HeldShell:
         self._watch = asyncio.create_task(self._await_end(self._channel))
         if self._marker is not None:
             await self._begun(self._marker, plan)
+        self._opened = True
 
     async def _begun(self, marker: MarkerReader, plan: Plan) -> None:
         """Wait until the host's shell is where it should be."""
@@ -135,7 +137,7 @@ class HeldShell:
 
     def received(self, stream: Stream, data: bytes) -> None:
         """Take what the terminal printed."""
-        if self._marker is not None and not self._marker.done:
+        if self._marker is not None and (self._marker.late or not self._marker.done):
             self._pass_on(self._marker.feed(stream, data))
         else:
             self._take(data)
@@ -161,7 +163,7 @@ class HeldShell:
             self._framer.lost(end)
         if self._running is not None:
             await self._running.shell_over(end)
-        if self._marker is not None and self._marker.failure:
+        if not self._opened and self._marker is not None and self._marker.failure:
             return
         self._listener.ended(self._told(end))
 
