@@ -242,7 +242,9 @@ async def printed(at: Place, job: str) -> dict[Stream, bytes]:
     limits = Limits()
     (directory,) = at.world.state.glob(f"**/{job}")
     with tempfile.TemporaryDirectory() as copy:
-        shutil.copytree(directory, copy, dirs_exist_ok=True)
+        # the daemon may just be renaming its record
+        passing = shutil.ignore_patterns("*.new")
+        shutil.copytree(directory, copy, dirs_exist_ok=True, ignore=passing)
         spool = Spool.recover(
             Path(copy),
             limit_bytes=limits.spool_bytes,
