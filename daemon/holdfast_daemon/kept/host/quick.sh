@@ -320,7 +320,7 @@ attend() {
         [ "$hf_size" = "$hf_before" ] || hf_still=0
         hf_before=$hf_size
         hf_still=$((hf_still + 1))
-        if [ ! -e "$hf_run/done" ] || [ "$hf_still" -gt 3 ]; then
+        if cut_short || [ "$hf_still" -gt 3 ]; then
           # what was on its way
           nap 1
           over 70
@@ -334,6 +334,9 @@ attend() {
   done
   over 75
 }
+
+# cut_short: nobody will write down any more how it ended. Who does is there until it has.
+cut_short() { ! living pump && [ ! -e "$hf_run/done" ]; }
 
 # untold: it ended, and a full disk took what told how
 untold() {

@@ -181,7 +181,7 @@ op_follow() {
   hf_from_e=$hf_from
   printf '\036from:%s:%s\n' "$3" "$hf_at" >&2
   state
-  if [ "$hf_state" != running ] && [ ! -e "$hf_run/done" ]; then
+  if [ "$hf_state" != running ] && cut_short; then
     tail -c "+$hf_from_o" "$hf_run/o"
     tail -c "+$hf_from_e" "$hf_run/e" >&2
     rm -f "$hf_run/o.readers/$$" "$hf_run/e.readers/$$"
@@ -209,14 +209,21 @@ op_settle() {
 told() { [ -e "r/$1/done" ] || [ ! -d "r/$1" ]; }
 
 # waits: the shell does nothing but wait for keys; one that makes a prompt has processes
-# in its group, or computes
+# in its group, or computes. Nor is anybody else about to bring it some.
 waits() {
-  idle || return 1
+  relayed && idle || return 1
   case $(stat_of "$hf_shell" 1 || echo S) in S) ;; *) return 1 ;; esac
   read -r hf_leader _ <leader
   hf_own=$(group_of "$hf_shell")
   for hf_member in $(members "$hf_leader"); do
     [ "$hf_member" = "$hf_shell" ] || [ "$(group_of "$hf_member")" != "$hf_own" ] || return 1
+  done
+}
+# relayed: who brings it what is typed has nothing more to bring
+relayed() {
+  read -r hf_leader _ <pid
+  for hf_member in $(members "$(stat_of "$hf_leader" 4 || echo "$hf_leader")"); do
+    case $(stat_of "$hf_member" 1) in R | D | T) return 1 ;; esac
   done
 }
 group_of() { stat_of "$1" 3 || ps -o pgid= -p "$1" | tr -d ' '; }
