@@ -248,20 +248,31 @@ class HeldShell:
             self._framer = None
 
     async def _ask_family(self) -> Family:
-        if self._family is None:
-            asker = self._asker = Asker()
-            try:
-                await self._type(asker.words)
-                async with asyncio.timeout(_ASKING_SECONDS):
-                    self._family = await asker.told
-                if self._family == "bash":
-                    await self._type(asker.forgetting)
-            except TimeoutError:
-                # one that does not say is not asked the next time either
-                self._family = "sh"
-            finally:
-                self._asker = None
-        return self._family
+        if self._family is not None:
+            return self._family
+        # one that did not say in time may have done so since
+        asker = self._asker = self._asker or Asker()
+        if not asker.told.done():
+            await self._type(asker.words)
+        try:
+            async with asyncio.timeout(_ASKING_SECONDS):
+                family = await asyncio.shield(asker.told)
+        except TimeoutError:
+            raise self._silent() from None
+        self._family, self._asker = family, None
+        if family == "bash":
+            await self._type(asker.forgetting)
+        return family
+
+    @staticmethod
+    def _silent() -> StateError:
+        return StateError(
+            Reason.SESSION_BUSY,
+            "the session's shell does not say which one it is: it is busy, or none"
+            " that commands can be told apart in; the command was not typed",
+            hint="See with ssh_session_read what it shows, and try again when it is at"
+            " its prompt; or use ssh_session_write.",
+        )
 
     async def _type(self, data: bytes) -> None:
         """Type what is ours; half a line that somebody left there goes."""
