@@ -35,6 +35,8 @@ INTERNAL = {
     "Subsystem": "sftp internal-sftp",
 }
 PROBE = f"{QUICK}probe_seconds = 5\n"
+# a shell is not waited for, and SFTP is as long as any channel
+SILENT = f"{QUICK}probe_seconds = 0.5\nchannel_open_seconds = 3\n"
 
 needs_sshd = pytest.mark.skipif(
     sshd_binary() is None, reason="no sshd here: run packaging/test-packages.sh"
@@ -129,14 +131,14 @@ async def test_a_session_that_says_nothing(tmp_path: Path) -> None:
     options = {"ForceCommand": "exec sleep 30"}
     with (
         Sshd(tmp_path / "sshd", options=options) as sshd,
-        served(sshd, more=ROOTS, limits=f"{QUICK}probe_seconds = 0.5\n") as world,
+        served(sshd, more=ROOTS, limits=SILENT) as world,
     ):
         async with tools(world, "--results", "structured") as ssh:
             ways = Ways(ssh, tmp_path, "upload")
             (ways.source / "a").write_text("1")
             error = await ways.refused("a")
             assert error["reason"] == "UNSUPPORTED"
-            assert "nothing answered for 0.5 s" in error["message"]
+            assert "nothing answered for 3 s" in error["message"]
 
 
 @needs_sshd

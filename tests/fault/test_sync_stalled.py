@@ -109,7 +109,7 @@ async def test_a_stop_meanwhile(tmp_path: Path, way: str) -> None:
 async def test_a_session_that_says_nothing(tmp_path: Path) -> None:
     """FI-02: a forced command that never answers is given up in time."""
     options = {"ForceCommand": "exec sleep 60"}
-    limits = f"{QUICK}probe_seconds = 0.5\n"
+    limits = f"{QUICK}probe_seconds = 0.5\nchannel_open_seconds = 3\n"
     with (
         Sshd(tmp_path / "sshd", options=options) as sshd,
         served(sshd, more=ROOTS, limits=limits) as world,
@@ -117,4 +117,4 @@ async def test_a_session_that_says_nothing(tmp_path: Path) -> None:
         async with tools(world, "--results", "structured") as ssh:
             error = await Pair(ssh, tmp_path, "upload").refused()
             assert (error["reason"], error["ran"]) == ("UNSUPPORTED", "no")
-            assert "nothing answered for 0.5 s" in error["message"]
+            assert "nothing answered for 3 s" in error["message"]

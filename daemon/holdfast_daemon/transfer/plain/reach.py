@@ -50,7 +50,7 @@ class PlainReach(Way[SftpFiles]):
                 self._files = await sftp_files(
                     self._lease.link,
                     idle=limits.copy_idle_seconds,
-                    patience=limits.probe_seconds,
+                    patience=limits.channel_open_seconds,
                 )
             return self._files
 

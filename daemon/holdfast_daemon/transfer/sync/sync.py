@@ -355,7 +355,7 @@ class Sync:
         root = sftp_path(self.request.there, field)
         shown = root.decode()
         limits = site.limits
-        idle, patience = limits.sync_idle_seconds, limits.probe_seconds
+        idle, patience = limits.sync_idle_seconds, limits.channel_open_seconds
         async with sftp_tree(lease.link, root, idle=idle, patience=patience) as there:
             self._tree = there
             job.asked = True
