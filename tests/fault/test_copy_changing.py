@@ -107,7 +107,7 @@ async def test_a_log_that_grows_is_fetched(tmp_path: Path) -> None:
 
 async def test_what_was_stopped_has_copied_nothing(tmp_path: Path) -> None:
     """NF-15: files were told as copied that had all been deleted again."""
-    async with slowly(tmp_path, "all programs") as (ways, world):
+    async with slowly(tmp_path, "all programs", rate=2 * MIB) as (ways, world):
         top = ways.source / "t"
         top.mkdir()
         for number in range(300):

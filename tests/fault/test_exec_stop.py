@@ -114,6 +114,8 @@ async def test_a_stop_that_leaves_something_behind_says_so(ssh: Tools) -> None:
         kill(pid)
 
 
+# alone: it has 0.4 s for it
+@pytest.mark.timed
 async def test_a_command_that_cleans_up_when_interrupted_gets_to_do_it(
     ssh: Tools,
 ) -> None:

@@ -108,7 +108,13 @@ async def test_a_frozen_and_a_cut_link_lose_nothing(tmp_path: Path) -> None:
             _, nonce = await kept.start("sone", "script")
             reading = Reading(kept, "sone", nonce)
             await reading.follower.attached()
-            await reading.follower.write(COUNT.format(lines=600, every=50).encode())
+            go_on = tmp_path / "go on"
+            until = f"until [ -e '{go_on}' ]; do sleep 0.02; done"
+            count = "i=$((i+1)); echo line-$i-end"
+            await reading.follower.write(
+                f"i=0; while [ $i -lt 600 ]; do {count}; [ $i -ne 300 ] || {until};"
+                " done; exit 9\n".encode()
+            )
             await reading.more(1000)
             proxy.freeze()
             proxy.rst()
@@ -116,6 +122,7 @@ async def test_a_frozen_and_a_cut_link_lose_nothing(tmp_path: Path) -> None:
             with pytest.raises(LinkError) as wrong:
                 await reading.follower.write(b"echo never\n")
             assert wrong.value.ran == "no"
+            go_on.touch()
             proxy.heal()
             reading.follower.nudge()
             async with asyncio.timeout(40):

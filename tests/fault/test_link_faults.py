@@ -40,7 +40,7 @@ stop_grace_seconds = 0.4
 """
 NOTICED = 2.0
 # What a busy machine may add to it.
-SLACK = 6.0
+SLACK = 20.0
 
 GONE = ["fin", "rst", "freeze", "stall-up", "stall-down"]
 SLOW = ["delay", "throttle"]
@@ -308,6 +308,8 @@ async def test_twenty_commands_are_lost_at_once_and_others_are_not_touched(
     assert bed.ran(name) == 1
 
 
+# alone: where this machine stands still for 2 s itself, the network is taken for gone
+@pytest.mark.timed
 @pytest.mark.parametrize("fault", SLOW)
 @pytest.mark.parametrize("stage", ["connecting", "authenticating", "idle", "command"])
 async def test_a_slow_network_only_takes_longer(
@@ -350,6 +352,7 @@ async def test_a_slow_network_only_takes_longer(
     assert len(bed.proxy.accepted) == logins + 1
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("fault", SLOW)
 async def test_twenty_commands_come_through_a_slow_network(
     bed: Bed, fault: str
@@ -400,6 +403,7 @@ async def test_after_whatever_byte_a_link_is_cut_the_truth_is_told(
     await bed.works_again()
 
 
+@pytest.mark.timed
 async def test_a_link_that_comes_back_in_time_loses_nothing(bed: Bed) -> None:
     """NF-09: a short freeze is a slow network."""
     name, command = bed.command("echo begun; read line; echo $line; exit 5")
