@@ -6,15 +6,15 @@ import asyncio
 import contextlib
 import getpass
 import json
-import selectors
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from grpc import aio
 
 from bench.figures import MIB, Figure, median, ms, percentile, resident
+from bench.line import FAR_SECONDS, far, round_trip
 from fakes.mcp_wire import Wire
 from fakes.sshd import Sshd
 from fakes.watch import soon
@@ -22,14 +22,11 @@ from fakes.world import World
 from holdfast.v1 import admin_pb2, admin_pb2_grpc, host_pb2, host_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
+    from collections.abc import Generator, Sequence
     from pathlib import Path
-
-T = TypeVar("T")
 
 MANY = 100
 HELD = 1000
-FAR_SECONDS = 0.1
 FAR_CALLS = 21
 _AT_ONCE = 20
 _ASKED = 300
@@ -192,56 +189,6 @@ async def _hold(world: World, names: Sequence[str]) -> list[float]:
         return waits
 
 
-def timely(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` on a loop that is exact to less than a millisecond; `far` needs that.
-
-    epoll's waits are rounded up to whole ones, and begin anew with all that comes: what
-    others follow on their way would come up to one late, each way.
-    """
-
-    def loop() -> asyncio.AbstractEventLoop:
-        return asyncio.SelectorEventLoop(selectors.SelectSelector())
-
-    with asyncio.Runner(loop_factory=loop) as runner:
-        return runner.run(work)
-
-
-async def _pump(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float
-) -> None:
-    """Pass bytes on, each `delay` seconds after it came."""
-    loop = asyncio.get_running_loop()
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(64 * 1024):
-            loop.call_later(delay, writer.write, data)
-    loop.call_later(delay, writer.close)
-
-
-@contextlib.asynccontextmanager
-async def far(port: int, delay: float) -> AsyncGenerator[int]:
-    """Serve a port that leads to `port` and delays each way by `delay` seconds.
-
-    Never by less; to be exact it wants a loop of `timely`.
-    """
-    pumps: set[asyncio.Task[None]] = set()
-
-    async def met(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner, outer = await asyncio.open_connection("127.0.0.1", port)
-        for pump in (_pump(reader, outer, delay), _pump(inner, writer, delay)):
-            task = asyncio.create_task(pump)
-            pumps.add(task)
-            task.add_done_callback(pumps.discard)
-
-    server = await asyncio.start_server(met, "127.0.0.1", 0)
-    try:
-        yield int(server.sockets[0].getsockname()[1])
-    finally:
-        server.close()
-        for task in tuple(pumps):
-            task.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
-
-
 async def far_figure(root: Path) -> Figure:
     """A warm command over a round trip of 100 ms, beside ssh's connection sharing."""
     (root / "far").mkdir()
@@ -254,13 +201,13 @@ async def far_figure(root: Path) -> Figure:
             sshd.known_hosts.write_text(sshd.known_hosts_lines(["far"]))
             with World(root / "far", ssh_config=sshd.config) as world:
                 ours, peer = await _both(world, sshd, root / "farmaster")
-    trips = median(ours) / FAR_SECONDS
+        trip = await round_trip(FAR_SECONDS)
     return Figure(
         "warm `ssh_exec true` through the shim over a 100 ms round trip",
         ms(median(ours)),
         f"`ssh -S` over a ControlMaster {ms(median(peer))}"
-        f" ({median(peer) / FAR_SECONDS:.2f} round trips)",
-        trips,
+        f" ({median(peer) / trip:.2f} round trips), the line {ms(trip)}",
+        median(ours) / trip,
         1.1,
         "round trips",
     )

@@ -23,8 +23,9 @@ from grpc import aio
 from bench.client import HELLO, Shim
 from bench.distant import distant_figures
 from bench.figures import MIB, Figure, machine, median, ms, percentile, resident, table
-from bench.fleet import cold_figures, far_figure, held_figures, timely
+from bench.fleet import cold_figures, far_figure, held_figures
 from bench.forward import forward_figures
+from bench.line import timely
 from bench.session import (
     far_session_figure,
     found_again_figure,
