@@ -12,7 +12,7 @@ import pytest
 from fakes.proxy import Proxy, Way
 from fakes.sshd import Sshd, keygen
 from fakes.terminal import Terminal
-from fakes.tools import served, tools
+from fakes.tools import QUICK, served, tools
 from fakes.watch import soon
 from fakes.world import program
 
@@ -95,3 +95,32 @@ async def test_whether_it_ran_is_asked_once_a_person_has_logged_in(
                 told = await ssh.ended(again["job_id"])
                 assert (told["exit_code"], told["stdout"]) == (4, "out\n")
         assert ran.read_text() == "ran\n"
+
+
+@pytest.mark.parametrize(
+    ("asked", "ignored", "name", "code"),
+    [
+        (["HUP"], "INT TERM", "HUP", 129),
+        (["INT"], "HUP TERM", "INT", 130),
+        (["INT", "HUP"], "HUP TERM", "INT", 130),
+    ],
+)
+async def test_a_signal_before_it_began_is_sent_once_it_has(
+    tmp_path: Path, asked: list[str], ignored: str, name: str, code: int
+) -> None:
+    """NF-10, EX-21: a word to read its files anew became INT, TERM and KILL."""
+    slow = Slow(tmp_path)
+    with (
+        Sshd(tmp_path / "sshd", options=slow.options) as host,
+        served(host, limits=QUICK) as world,
+    ):
+        async with tools(world) as ssh:
+            job = await ssh.start(f"trap '' {ignored}; exec sleep 300", durable=True)
+            await soon(slow.held.exists, "it begins")
+            for one in asked:
+                told = await ssh.stop(job, signal=one)
+                assert (told["stopped"], told["status"]) == (False, "running"), told
+                assert f"once it does, {one} is sent" in told["note"]
+            await slow.go_on()
+            ended = await ssh.ended(job)
+            assert ended.get("signal") == name or ended.get("exit_code") == code, ended

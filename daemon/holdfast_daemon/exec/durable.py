@@ -44,9 +44,7 @@ _FIRST = 0.2
 _MOST = 30.0
 _SHOWN_CHARS = 200
 _UNSURE = "its link was lost while it was begun: it is looked up on its host"
-_NOT_BEGUN = (
-    "its host has not said yet that it began it; once it does, it is ended there"
-)
+_NOT_BEGUN = "its host has not said yet that it began it; once it does, "
 _GIVEN_UP = (
     "it was given up while its host was away, and is ended there once it is back"
 )
@@ -246,8 +244,9 @@ class _Stop:
         self._limits = site.limits
         self._where = site.host.name
         self._begun = asyncio.Event()
-        self._asked: asyncio.Task[str] | None = None
-        self._wanted = False
+        self._asked: asyncio.Task[None] | None = None
+        # what was to be sent before there was anybody to have it
+        self._wanted: list[Sequence[str]] = []
         # the signal on its way is one that need not end it
         self._single = False
         self.over = asyncio.Event()
@@ -257,7 +256,12 @@ class _Stop:
         """It is there now; who wanted it ended before that gets it."""
         self._begun.set()
         if self._wanted:
-            self._asked = asyncio.create_task(self.signal(ESCALATION))
+            self._asked = asyncio.create_task(self._catch_up())
+
+    async def _catch_up(self) -> None:
+        for names in self._wanted:
+            if not self.over.is_set():
+                await self.signal(names)
 
     async def signal(self, names: Sequence[str]) -> str:
         """Send signals in turn until it has ended; return why it did not."""
@@ -265,12 +269,8 @@ class _Stop:
         ends = bool(set(names) & set(ESCALATION))
         if ends:
             job.verdict = Status.CANCELLED
-        try:
-            async with asyncio.timeout(self._grace):
-                await self._begun.wait()
-        except TimeoutError:
-            self._wanted = True
-            return self._unreached(names, _NOT_BEGUN)
+        if not await self._there():
+            return self._later(names)
         async with job.stop_lock:
             if ends:
                 # another signal may have come to nothing meanwhile
@@ -299,6 +299,19 @@ class _Stop:
                 with contextlib.suppress(DaemonError):
                     await self._keeper.signal(job.id, "KILL")
         return ""
+
+    async def _there(self) -> bool:
+        """Wait a moment for it to begin."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._grace):
+                await self._begun.wait()
+        return self._begun.is_set()
+
+    def _later(self, names: Sequence[str]) -> str:
+        """Send them once there is somebody to have them."""
+        self._wanted.append(names)
+        then = "it is ended there" if len(names) > 1 else f"{names[0]} is sent"
+        return self._unreached(names, _NOT_BEGUN + then)
 
     def _unreached(self, names: Sequence[str], trouble: str, sent: Ran = Ran.NO) -> str:
         """Give it up where it was to be killed: its host may be gone for good."""
