@@ -27,6 +27,8 @@ _HOME = re.compile(r"~([A-Za-z0-9._-]*)(/.*)?", re.DOTALL)
 # A login shell's own noise before the marker is passed on once it exceeds this many
 # bytes.
 _NOISE_BYTES = 64 * 1024
+# No marker line has more.
+_LINE_BYTES = 128
 # What the marker line may say; a shell that quotes the whole line says more behind it.
 _TOLD = re.compile(rb"\s*(?:(\d+)|cwd|shell)\s*")
 
@@ -116,7 +118,7 @@ class MarkerReader:
     def feed(self, stream: Stream, data: bytes) -> list[tuple[Stream, bytes]]:
         """Return what belongs to the output now, in order."""
         if self.done:
-            return [(stream, self._look(data) if self.late else data)]
+            return [(stream, self._look(stream, data) if self.late else data)]
         held = self._held[stream] = self._held[stream] + data
         rest = self._without(held)
         if rest is None:
@@ -139,13 +141,19 @@ class MarkerReader:
             self.group = int(told[1])
         return data[:start] + data[stop + 1 :]
 
-    def _look(self, data: bytes) -> bytes:
+    def _look(self, stream: Stream, data: bytes) -> bytes:
         """Take out a marker that came after it was given up: a slow start-up file."""
+        data = self._held.pop(stream, b"") + data
         rest = self._without(data)
-        if rest is None:
-            return data
-        self.late = False
-        return rest
+        if rest is not None:
+            self.late = False
+            return rest
+        at = data.find(self._marker)
+        if at >= 0 and b"\n" not in data[at:] and len(data) - at < _LINE_BYTES:
+            # a terminal may tell the end of its line apart
+            self._held[stream] = data[at:]
+            return data[:at]
+        return data
 
     def finish(self) -> list[tuple[Stream, bytes]]:
         """Give the marker up, and return what was held back.

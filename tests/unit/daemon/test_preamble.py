@@ -170,3 +170,28 @@ def test_a_marker_that_comes_late_is_still_taken_out() -> None:
     late = b"more\n" + preamble.marker.encode() + b"4711\nout\n"
     assert reader.feed(Stream.ERR, late) == [(Stream.ERR, b"more\nout\n")]
     assert reader.group == 4711
+
+
+@pytest.mark.parametrize("cut", [0, 1, 4])
+def test_a_late_marker_comes_in_two_pieces(cut: int) -> None:
+    """A terminal may tell the end of a line apart; it was shown, and never heard."""
+    preamble = compose(ExecRequest(command="true"))
+    reader = MarkerReader(preamble)
+    reader.finish()
+    line = preamble.marker.encode() + b"4711"
+    first, second = b"more\n" + line[: len(line) - cut], line[len(line) - cut :]
+    assert reader.feed(Stream.ERR, first) == [(Stream.ERR, b"more\n")]
+    assert reader.feed(Stream.ERR, second + b"\r\nout") == [(Stream.ERR, b"out")]
+    assert (reader.group, reader.late) == (4711, False)
+
+
+def test_what_only_looks_like_a_late_marker_is_passed_on() -> None:
+    """A shell quotes a line that it can't read, perhaps in two pieces."""
+    preamble = compose(ExecRequest(command="true"))
+    reader = MarkerReader(preamble)
+    reader.finish()
+    said = b"syntax error: " + preamble.marker.encode() + b"$$ >&2; exec"
+    first = reader.feed(Stream.ERR, said)
+    second = reader.feed(Stream.ERR, b" x\n")
+    assert b"".join(data for _, data in first + second) == said + b" x\n"
+    assert reader.late
