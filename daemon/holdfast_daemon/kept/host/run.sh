@@ -209,9 +209,9 @@ op_settle() {
 told() { [ -e "r/$1/done" ] || [ ! -d "r/$1" ]; }
 
 # waits: the shell does nothing but wait for keys; one that makes a prompt has processes
-# in its group, or computes. Nor is anybody else about to bring it some.
+# in its group, or computes
 waits() {
-  relayed && idle || return 1
+  idle || return 1
   case $(stat_of "$hf_shell" 1 || echo S) in S) ;; *) return 1 ;; esac
   read -r hf_leader _ <leader
   hf_own=$(group_of "$hf_shell")
@@ -235,6 +235,7 @@ op_unread() {
   stay
   hf_run=r/$2
   # for a second: a busy host brings it what was typed late
+  hf_brought=
   # shellcheck disable=SC2034
   for hf_round in 1 2 3 4 5 6 7 8 9 10; do
     if [ -e "$hf_run/came" ] || [ -e "$hf_run/done" ] || [ ! -d "$hf_run" ]; then
@@ -242,8 +243,10 @@ op_unread() {
       exit 0
     fi
     waits || { echo unseen && exit 0; }
+    ! relayed || hf_brought=1
     nap 0.1
   done
+  [ -n "$hf_brought" ] || { echo unseen && exit 0; }
   # it looks for this behind `came`: one of both sees the other
   : >"$hf_run/off"
   if [ -e "$hf_run/came" ]; then
