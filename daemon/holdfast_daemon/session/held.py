@@ -17,6 +17,7 @@ from holdfast_daemon.kept.asking import Asking
 from holdfast_daemon.session.held_run import HeldRun, NoSide, Program
 from holdfast_daemon.session.inband import Asker, Framer
 from holdfast_daemon.session.shell import Durability, Over, RunEnd, ShellEnd
+from holdfast_daemon.unless import unless
 
 if TYPE_CHECKING:
     from holdfast_daemon.connection.channel import Channel, ChannelEnd
@@ -36,8 +37,9 @@ _LEAVING_SECONDS = 0.5
 _INTERRUPT_SECONDS = 0.15
 # What a terminal's own keys send.
 _KEYS = {"INT": b"\x03", "QUIT": b"\x1c"}
-# Who is asked in its terminal which shell it is may be starting still.
-_ASKING_SECONDS = 10.0
+# Who is asked in its terminal which shell it is may be starting still, or have been
+# told to take no variable that is not set, and is asked in other words then.
+_ASKING_SECONDS = (2.0, 10.0)
 
 
 class HeldShell:
@@ -252,14 +254,17 @@ class HeldShell:
             return self._family
         # one that did not say in time may have done so since
         asker = self._asker = self._asker or Asker()
+        asked = zip((asker.words, asker.again), _ASKING_SECONDS, strict=True)
+        for words, seconds in asked:
+            if not asker.told.done():
+                await self._type(words)
+                answer = asyncio.wait({asker.told}, timeout=seconds)
+                await unless(self._done, answer)
         if not asker.told.done():
-            await self._type(asker.words)
-        try:
-            async with asyncio.timeout(_ASKING_SECONDS):
-                family = await asyncio.shield(asker.told)
-        except TimeoutError:
-            raise self._silent() from None
-        self._family, self._asker = family, None
+            self._open_channel()
+            raise self._silent()
+        family = self._family = asker.told.result()
+        self._asker = None
         if family == "bash":
             await self._type(asker.forgetting)
         return family

@@ -262,6 +262,13 @@ class Asker:
         versions = '"$BASH_VERSION":"$ZSH_VERSION":"$FISH_VERSION"'
         return f" echo {left}'{right}':{versions}:\n".encode()
 
+    @property
+    def again(self) -> bytes:
+        """The same, as fish does not take it, and others do after `set -u` too."""
+        left, right = _split(self._nonce).split()
+        versions = '"${BASH_VERSION-}":"${ZSH_VERSION-}":'
+        return f" echo {left}'{right}':{versions}:\n".encode()
+
     def feed(self, data: bytes) -> bytes:
         """Take output; return what is the terminal's own."""
         self._held = (self._held + data)[-_END_BYTES:]
