@@ -242,8 +242,8 @@ op_unread() {
       echo seen
       exit 0
     fi
-    waits || { echo unseen && exit 0; }
     ! relayed || hf_brought=1
+    waits || { echo unseen && exit 0; }
     nap 0.1
   done
   [ -n "$hf_brought" ] || { echo unseen && exit 0; }
