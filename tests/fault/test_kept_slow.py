@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from fakes.gate import Gate
 from fakes.kept import Kept, kept_on
 from fakes.links import Collector
 from fakes.watch import soon
+from holdfast_daemon.errors import Reason, StateError
+from holdfast_daemon.kept import runs as kept_runs
 from holdfast_daemon.kept import script, wrapper
 from holdfast_daemon.kept.runs import Runs, new_nonce
 
@@ -74,6 +77,33 @@ async def test_what_is_brought_late_is_not_behind_an_open_quote(tmp_path: Path) 
             os.kill(relay, signal.SIGCONT)
         end = await line.ended()
         assert (end.not_begun, end.exit_code) == (False, 3), end
+
+
+@pytest.mark.parametrize("shell", ["/bin/bash", "/bin/dash"])
+async def test_a_shell_that_an_open_quote_kept_from_its_part_takes_it_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: str
+) -> None:
+    """SE-02: it took no command ever after, though the quote was given up."""
+    async with kept_on(tmp_path) as kept, asyncio.timeout(80):
+        standing, nonce = await kept.start("sone", "script", shell=shell)
+        runs, family = runs_of(kept), wrapper.family(standing.shell)
+        line, sink = await kept.attach("sone", nonce)
+        await line.write(b"echo 'op''en'; echo 'half\n")
+        await sink.wait_for(b"> ")
+        monkeypatch.setattr(kept_runs, "_START_SECONDS", 1)
+        with pytest.raises(StateError, match="open quote") as refused:
+            await runs.prime("sone", family)
+        assert refused.value.reason is Reason.SESSION_BUSY
+        await line.write(b"\x03")
+        await sink.wait_for(b"^C")
+        ready = kept.room / "sone" / "r" / "ready"
+        while not ready.exists():
+            # what is typed at an interrupt may be lost with it: once more, as people do
+            with contextlib.suppress(StateError):
+                await runs.prime("sone", family)
+        run = await runs.start("sone", 1, new_nonce(), family, "(exit 3)", Collector())
+        assert (await run.ended()).exit_code == 3
+        line.close()
 
 
 async def test_an_end_that_is_being_written_down_is_waited_for(tmp_path: Path) -> None:

@@ -46,7 +46,10 @@ _REFUSED = {
     74: (Reason.CONNECTION_LOST, "not all of it arrived"),
     75: (Reason.IN_USE, "one with that number was told to it before"),
     76: (Reason.SESSION_BUSY, "something else runs in its foreground"),
-    _NOT_READY: (Reason.SESSION_BUSY, "its shell is not ready: it is starting still"),
+    _NOT_READY: (
+        Reason.SESSION_BUSY,
+        "its shell is starting still, or behind an open quote that was typed before",
+    ),
     78: (
         Reason.UNSUPPORTED,
         "the path of its cache directory has quotes, backslashes or newlines",

@@ -119,11 +119,18 @@ hang_up() {
   [ "$hf_leader" = "$(stat_of "$$" 4)" ] || quell HUP leader
 }
 
-# prepare HALF CAP PATIENCE INIT COMMAND TRAILER: have the shell know its part, once
+# prepare HALF CAP PATIENCE INIT COMMAND TRAILER: have the shell know its part
 prepare() {
   case $PWD in *"'"* | *\\* | *"
 "*) refuse 78 path ;; esac
-  [ ! -d r ] || return 0
+  if [ -d r ]; then
+    # it may have been taken for a part of what was typed before, and given up with that
+    if [ -e r/z ] && [ ! -e r/ready ] && waits; then
+      clear "$1"
+      tell_part
+    fi
+    return 0
+  fi
   clear "$1"
   shift
   mkdir r 2>/dev/null || return 0
@@ -135,8 +142,9 @@ prepare() {
   fill "$4" >r/c
   fill "$5" >r/z
   (launch /bin/sh "$hf_file" slots "${PWD##*/}" "$1" "$2")
-  printf '%b . %s/i\n' "$hf_clear" "'$PWD/r'" 1<>in
+  tell_part
 }
+tell_part() { printf '%b . %s/i\n' "$hf_clear" "'$PWD/r'" 1<>in; }
 
 # ---------------------------------------------------------------- commands
 
@@ -217,13 +225,6 @@ waits() {
   hf_own=$(group_of "$hf_shell")
   for hf_member in $(members "$hf_leader"); do
     [ "$hf_member" = "$hf_shell" ] || [ "$(group_of "$hf_member")" != "$hf_own" ] || return 1
-  done
-}
-# relayed: who brings it what is typed has nothing more to bring
-relayed() {
-  read -r hf_leader _ <pid
-  for hf_member in $(members "$(stat_of "$hf_leader" 4 || echo "$hf_leader")"); do
-    case $(stat_of "$hf_member" 1) in R | D | T) return 1 ;; esac
   done
 }
 group_of() { stat_of "$1" 3 || ps -o pgid= -p "$1" | tr -d ' '; }

@@ -31,6 +31,14 @@ members() {
   fi
 }
 
+# relayed: who brings the shell what is typed has nothing more to bring
+relayed() {
+  read -r hf_leader _ <pid
+  for hf_member in $(members "$(stat_of "$hf_leader" 4 || echo "$hf_leader")"); do
+    case $(stat_of "$hf_member" 1) in R | D | T) return 1 ;; esac
+  done
+}
+
 # ended_at_logout: logind ends what a login leaves behind, but for what the user's own
 # manager has: logind.conf(5), KillUserProcesses
 ended_at_logout() {
