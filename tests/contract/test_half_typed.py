@@ -99,3 +99,23 @@ async def test_half_a_line_without_a_terminal(tmp_path: Path) -> None:
             assert (await line.ended()).exit_code == 0
         line.forget()
         assert sink.out == b"3\n"
+
+
+async def test_an_open_quote_before_the_first_command(world: World) -> None:
+    """SE-02: the command is refused, and the next one runs once that is given up."""
+    async with tools(world, "--results", "structured") as ssh:
+        opened = await ssh.told(
+            "ssh_session_open", target="box", durability="remote", shell="bash"
+        )
+        session = opened["session_id"]
+        await ssh.told(
+            "ssh_session_write", session=session, input="echo 'half\n", until="> "
+        )
+        error = await ssh.refused(
+            "ssh_session_run", session=session, command="echo never"
+        )
+        assert (error["reason"], error["ran"]) == ("SESSION_BUSY", "no"), error
+        assert "open quote" in error["message"]
+        await ssh.told("ssh_session_write", session=session, input="\x03", until=r"\^C")
+        ran = await ssh.told("ssh_session_run", session=session, command="echo hello")
+        assert (ran["stdout"], ran["exit_code"]) == ("hello\n", 0)
