@@ -109,7 +109,7 @@ async def read_figure(root: Path) -> Figure:
             with _world(root, sshd, port) as world:
                 async with tools(world) as ssh:
                     took = [await _read(ssh) for _ in range(_READS + 3)][3:]
-        trip = await round_trip(FAR_SECONDS)
+        trip = await round_trip()
     return Figure(
         "`ssh_file_read` of 10 KiB over a 100 ms round trip",
         ms(median(took)),

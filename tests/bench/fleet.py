@@ -201,7 +201,7 @@ async def far_figure(root: Path) -> Figure:
             sshd.known_hosts.write_text(sshd.known_hosts_lines(["far"]))
             with World(root / "far", ssh_config=sshd.config) as world:
                 ours, peer = await _both(world, sshd, root / "farmaster")
-        trip = await round_trip(FAR_SECONDS)
+        trip = await round_trip()
     return Figure(
         "warm `ssh_exec true` through the shim over a 100 ms round trip",
         ms(median(ours)),

@@ -71,15 +71,15 @@ async def far(port: int, delay: float) -> AsyncGenerator[int]:
         await asyncio.gather(*pumps, return_exceptions=True)
 
 
-async def round_trip(seconds: float) -> float:
-    """Return what a word takes there and back on a line that delays by `seconds`.
+async def round_trip() -> float:
+    """Return what a word takes there and back on a line that delays by `FAR_SECONDS`.
 
     That is a little more: the line has its own work with it.
     """
     with socket.create_server(("127.0.0.1", 0)) as server:
         echo = threading.Thread(target=_echo, args=(server,), daemon=True)
         echo.start()
-        async with far(server.getsockname()[1], seconds / 2) as port:
+        async with far(server.getsockname()[1], FAR_SECONDS / 2) as port:
             took = await asyncio.to_thread(_pinged, port)
     await asyncio.to_thread(echo.join)
     return took

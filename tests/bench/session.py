@@ -58,7 +58,7 @@ async def far_session_figure(root: Path) -> Figure:
             with World(root / "farshell", ssh_config=sshd.config) as world:
                 # beside the loop, which has the line's delay to keep
                 ours, plain = await asyncio.to_thread(_in_turn, world)
-        trip = await round_trip(FAR_SECONDS)
+        trip = await round_trip()
     return Figure(
         "`ssh_session_run true` through the shim over a 100 ms round trip",
         ms(median(ours)),
