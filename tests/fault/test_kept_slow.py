@@ -22,7 +22,6 @@ from holdfast_daemon.kept import script, wrapper
 from holdfast_daemon.kept.runs import Runs, new_nonce
 
 if TYPE_CHECKING:
-    from holdfast_daemon.kept.run_line import RunLine
     from holdfast_daemon.kept.wrapper import Family
 
 pytestmark = [pytest.mark.needs_sshd, pytest.mark.timeout(90)]
@@ -40,11 +39,6 @@ async def primed(kept: Kept) -> Family:
     family = wrapper.family(standing.shell)
     await runs_of(kept).prime("sone", family)
     return family
-
-
-async def told(kept: Kept, command: str, nonce: str) -> RunLine:
-    family = await primed(kept)
-    return await runs_of(kept).start("sone", 1, nonce, family, command, Collector())
 
 
 def state_of(process: int) -> str:
@@ -118,11 +112,11 @@ async def test_an_end_that_is_being_written_down_is_waited_for(tmp_path: Path) -
     slow.chmod(0o755)
     path = f"{programs}:/usr/local/bin:/usr/bin:/bin"
     async with kept_on(tmp_path / "home", path=path) as kept, asyncio.timeout(60):
-        nonce = new_nonce()
-        line = await told(kept, "exit 7", nonce)
+        family, runs, nonce = await primed(kept), runs_of(kept), new_nonce()
+        line = await runs.start("sone", 1, nonce, family, "exit 7", Collector())
         await soon(held.exists, "its shell has ended")
         line.close()
-        line = await runs_of(kept).follow("sone", 1, nonce, (0, 0), Collector())
+        line = await runs.follow("sone", 1, nonce, (0, 0), Collector())
         await line.begun(20)
         gate.open()
         end = await line.ended()
