@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
 import signal
@@ -13,63 +12,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fakes.kept import Kept, kept_on, spare_fish
+from fakes.kept import kept_on
 from fakes.links import Collector
+from fakes.told_shell import session
 from fakes.watch import contents, moment, soon
 from holdfast_daemon.errors import StateError
-from holdfast_daemon.kept import run_line, wrapper
+from holdfast_daemon.kept import run_line
 from holdfast_daemon.kept.runs import Program, Runs, new_nonce
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from holdfast_daemon.kept.run_line import RunEnd, RunLine
+    from fakes.told_shell import Session
 
 SHELLS = ("bash", "dash", "zsh", "fish", "ash")
 POSIX = ("bash", "dash", "zsh", "ash")
-
-
-class Session:
-    """One kept shell that is told commands."""
-
-    def __init__(self, kept: Kept, runs: Runs, family: wrapper.Family) -> None:
-        self.kept = kept
-        self.runs = runs
-        self.family: wrapper.Family = family
-        self.number = 0
-        self.nonce = ""
-
-    async def start(self, command: str) -> tuple[RunLine, Collector]:
-        """Tell it the next command."""
-        self.number += 1
-        self.nonce = new_nonce()
-        sink = Collector()
-        line = await self.runs.start(
-            "sone", self.number, self.nonce, self.family, command, sink
-        )
-        return line, sink
-
-    async def run(self, command: str) -> tuple[RunEnd, bytes, bytes]:
-        """Run one to its end."""
-        line, sink = await self.start(command)
-        async with asyncio.timeout(40):
-            end = await line.ended()
-        line.forget()
-        return end, sink.out, sink.err
-
-    async def out(self, command: str) -> bytes:
-        """Return what one that must succeed prints."""
-        end, out, err = await self.run(command)
-        assert (end.exit_code, end.lost, err) == (0, None, b""), (command, end, err)
-        return out
-
-    async def code(self, command: str) -> int | None:
-        """Return its exit code."""
-        return (await self.run(command))[0].exit_code
-
-    def terminal(self) -> bytes:
-        """Return all that its terminal printed so far."""
-        return (self.kept.room / "sone" / "out").read_bytes()
 
 
 def written(directory: Path, pattern: str, *words: str) -> list[Path]:
@@ -79,32 +34,6 @@ def written(directory: Path, pattern: str, *words: str) -> list[Path]:
         for path, text in contents(directory).items()
         if path.match(pattern) and any(word.encode() in text for word in words)
     ]
-
-
-@contextlib.asynccontextmanager
-async def session(
-    home: Path,
-    shell: str,
-    files: dict[str, str] | None = None,
-    kept_bytes: int = 64 * 1024 * 1024,
-) -> AsyncGenerator[Session]:
-    """Yield a session in `shell`, its home directory with `files`."""
-    program = shutil.which("busybox" if shell == "ash" else shell)
-    if program is None:
-        pytest.skip(f"{shell} is not installed")
-    if shell == "ash":
-        (home / "ash").symlink_to(program)
-        program = str(home / "ash")
-    spare_fish(home)
-    for name, text in (files or {}).items():
-        (home / name).write_text(text)
-    async with kept_on(home, kept_bytes=kept_bytes) as kept:
-        standing, _ = await kept.start("sone", shell=program)
-        asking = kept.keeper.asking
-        runs = Runs(asking.pool, asking.host, asking.limits)
-        family = wrapper.family(standing.shell)
-        await runs.prime("sone", family)
-        yield Session(kept, runs, family)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
