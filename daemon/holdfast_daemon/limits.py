@@ -287,6 +287,9 @@ class Limits:
     channels_waiting_seconds: float = _limit(
         60.0, "s", 1, HOUR, "an agent's next command comes within its turn, or later"
     )
+    channels_prepared: int = _limit(
+        2, "channels", 0, 100, "beside these, for what sessions run next; 0: none"
+    )
     host_events: int = _limit(
         20, "events", 1, 1000, "what `status HOST` tells of the past: a bad afternoon"
     )

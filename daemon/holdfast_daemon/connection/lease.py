@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from holdfast_daemon.connection.entry import Entry, Wish
     from holdfast_daemon.connection.link import Link
     from holdfast_daemon.connection.shell import ShellFacts
-    from holdfast_daemon.connection.standby import Script
+    from holdfast_daemon.connection.standby import Awaited, Script
     from holdfast_daemon.errors import DaemonError
     from holdfast_daemon.hosts.host import Host
 
@@ -81,7 +81,7 @@ class Lease:
 
     async def open(
         self,
-        command: str | bytes | Script | None,
+        command: str | bytes | Script | Awaited | None,
         sink: Sink,
         *,
         terminal: Terminal | None = None,

@@ -18,7 +18,7 @@ from asyncssh.constants import (
 from holdfast_daemon.connection import failure
 from holdfast_daemon.connection.inquiry import Inquiry
 from holdfast_daemon.connection.session import Session
-from holdfast_daemon.connection.standby import Script
+from holdfast_daemon.connection.standby import Awaited, Script
 from holdfast_daemon.connection.waiting import Carried, Start, Waiting
 from holdfast_daemon.connection.warm import Warm
 from holdfast_daemon.errors import DaemonError, InputError
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from holdfast_daemon.connection.channel import Sink, Terminal
     from holdfast_daemon.connection.login import Login
     from holdfast_daemon.connection.shell import ShellFacts
+    from holdfast_daemon.connection.standby import Purpose
     from holdfast_daemon.hosts.host import Host
     from holdfast_daemon.limits import Limits
 
@@ -168,9 +169,21 @@ class Link:
         """Give one of them up: the server has no room for what can't use it."""
         self._warm.spare()
 
+    def prepare(self, command: str | Script, purpose: Purpose) -> None:
+        """Have `command` wait on a channel for the one that is told by its input.
+
+        Nobody waits for that; where it can't be had the next command begins as any.
+        """
+        if not self.closed:
+            self._warm.prepared.prepare(self._start_of(command), purpose)
+
+    def unprepare(self, series: str) -> None:
+        """Keep none for that series of commands any more."""
+        self._warm.prepared.drop(series)
+
     async def open(
         self,
-        command: str | bytes | Script | None,
+        command: str | bytes | Script | Awaited | None,
         sink: Sink,
         *,
         terminal: Terminal | None = None,
@@ -290,9 +303,12 @@ class Link:
             if self._proxy is not None:
                 await self._proxy.close()
 
-    def _start_of(self, command: str | bytes | Script | None) -> Start:
+    def _start_of(self, command: str | bytes | Script | Awaited | None) -> Start:
         if command is not None and not command:
             raise InputError("command", "the command is empty")
+        if isinstance(command, Awaited):
+            start = self._start_of(command.whole)
+            return replace(start, purpose=command.purpose, told=command.told)
         if isinstance(command, Script):
             return replace(
                 self._manner, command=command.line.encode(), waiting=command.waiting

@@ -13,7 +13,7 @@ from __future__ import annotations
 import secrets
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast_daemon.streams import Stream
 
@@ -114,9 +114,39 @@ class Script:
     def waiting(self) -> bytes:
         """Return the one line for a shell that waits; empty where it would be long."""
         program = self.program or '"$holdfast_shell"'
-        text = f"{self.before}exec {program} -c {shlex.quote(self.command)}"
-        if "\n" in text:
-            # within quotes, where alone a newline can stand here
-            text = _NEWLINE + text.replace("\n", "'\"$holdfast_newline\"'")
-        data = text.encode("utf-8", "surrogateescape") + b"\n"
-        return data if len(data) <= LONGEST else b""
+        return _one_line(f"{self.before}exec {program} -c {shlex.quote(self.command)}")
+
+
+class Purpose(NamedTuple):
+    """What a channel may be prepared for: the command of that number in a series."""
+
+    series: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """One command that a channel may have been prepared for.
+
+    Attributes:
+        purpose: For what.
+        rest: What is left to say there, in a shell's words; empty: that won't do.
+        whole: All of it, for a channel that was not.
+    """
+
+    purpose: Purpose
+    rest: str
+    whole: str | Script
+
+    @property
+    def told(self) -> bytes:
+        """Return the one line for the prepared; empty where it would be long."""
+        return _one_line(self.rest) if self.rest else b""
+
+
+def _one_line(text: str) -> bytes:
+    if "\n" in text:
+        # within quotes, where alone a newline can stand here
+        text = _NEWLINE + text.replace("\n", "'\"$holdfast_newline\"'")
+    data = text.encode("utf-8", "surrogateescape") + b"\n"
+    return data if len(data) <= LONGEST else b""

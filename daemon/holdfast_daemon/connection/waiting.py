@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from holdfast_daemon.connection.channel import Terminal
     from holdfast_daemon.connection.session import Session
+    from holdfast_daemon.connection.standby import Purpose
 
 _WINDOW = 2 * 1024 * 1024
 # A packet around so much data must stay below the 256 KiB that the library takes, and
@@ -47,6 +48,8 @@ class Start:
     Attributes:
         command: As the server's login shell gets it; None: the login shell itself.
         waiting: The same for a shell that waits; empty: it can't be told to one.
+        purpose: What a channel is, or may have been, prepared for.
+        told: What is said on one that is; empty: it can't be told to one.
         terminal: Give it a terminal of this kind and size.
         environment: Variables to ask for; a server takes those its AcceptEnv names.
         stdin: Sent right behind the command.
@@ -56,6 +59,8 @@ class Start:
 
     command: bytes | None
     waiting: bytes = b""
+    purpose: Purpose | None = None
+    told: bytes = b""
     terminal: Terminal | None = None
     environment: Sequence[tuple[str, str]] = ()
     stdin: bytes = b""
@@ -118,6 +123,8 @@ class Waiting(SSHClientChannel[bytes]):
 
     # A shell waits on it, which is told the command by its input.
     shell = False
+    # What it is prepared for: it takes nothing else.
+    purpose: Purpose | None = None
 
     _carried: Carried | None = None
 
@@ -170,14 +177,27 @@ class Waiting(SSHClientChannel[bytes]):
         self._session = asyncssh.SSHClientSession[bytes]()
         self.shell = True
 
+    async def prepare(self, start: Start, purpose: Purpose) -> bool:
+        """Have `start` wait for the command of `purpose`; False: that can't be had.
+
+        Raises:
+            asyncssh.Error: The connection ended meanwhile.
+        """
+        self.purpose = purpose
+        if not self.shell:
+            return await self._run(start)
+        self.write(start.waiting)
+        return True
+
     def suits(self, start: Start) -> bool:
         """Whether that can be started here: a waiting shell has no terminal."""
         return not self.shell or (bool(start.waiting) and start.terminal is None)
 
     @property
     def usable(self) -> bool:
-        """Nobody has closed it."""
-        return self._send_state == "open" and self._recv_state == "open"
+        """Nobody has closed it, and what was begun on it has not ended."""
+        ended = self._exit_status is not None or self._exit_signal is not None
+        return not ended and self._send_state == self._recv_state == "open"
 
     async def start(self, session: Session, start: Start) -> None:
         """Start a command; its input follows without waiting for the server's answer.
@@ -191,9 +211,9 @@ class Waiting(SSHClientChannel[bytes]):
             raise asyncssh.ChannelOpenError(OPEN_CONNECT_FAILED, "it was closed")
         self._session = session
         session.connection_made(self)
-        if self.shell:
-            session.waited = True
-            self.write(start.waiting)
+        if self.shell or self.purpose is not None:
+            session.waited = self.purpose is None
+            self.write(start.waiting if self.purpose is None else start.told)
             self._send_input(start)
             session.session_started()
             return

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import asyncssh
 
 from holdfast_daemon.connection.demand import Demand
+from holdfast_daemon.connection.prepared import Prepared
 from holdfast_daemon.connection.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ class Warm:
 
     A server that refuses one, or closes one, is asked again only when a command has
     shown that it opens channels still.
+
+    Attributes:
+        prepared: Those that wait for one command only.
     """
 
     def __init__(
@@ -57,6 +61,13 @@ class Warm:
         # whether shells may wait; asked again after each pause, for files change
         self._shells: bool | None = None
         self._demand = Demand()
+        self.prepared = Prepared(
+            connection,
+            limits,
+            carried,
+            room=lambda: self._open and self._calm() and self.count < self._room(),
+            shell=self._spare_shell,
+        )
         self._waiting: list[Waiting] = []
         self._opening: set[asyncio.Task[Waiting | None]] = set()
         self._promised: deque[asyncio.Future[Waiting | None]] = deque()
@@ -66,7 +77,7 @@ class Warm:
     @property
     def count(self) -> int:
         """Channels that wait, or are being opened to."""
-        return len(self._waiting) + len(self._opening)
+        return len(self._waiting) + len(self._opening) + self.prepared.count
 
     async def take(self, start: Start) -> Waiting | None:
         """Return a channel for a command, if one waits or is about to.
@@ -95,6 +106,9 @@ class Warm:
         return found
 
     def _next(self, start: Start) -> Waiting | None:
+        channel = self.prepared.take(start)
+        if channel is not None:
+            return channel
         for channel in reversed(self._waiting):
             if channel.usable and channel.suits(start):
                 self._waiting.remove(channel)
@@ -123,11 +137,13 @@ class Warm:
         wanted = self._demand.wanted(now, self._limits.channels_waiting)
         if not wanted:
             self._shells = None
-        wanted = min(wanted, max(0, self._room())) if self._open else 0
-        if wanted > self.count and not self._calm():
+        room = self._room() - self.prepared.count
+        wanted = min(wanted, max(0, room)) if self._open else 0
+        count = len(self._waiting) + len(self._opening)
+        if wanted > count and not self._calm():
             self.fill_within(_CROWD)
-            wanted = self.count
-        for _ in range(wanted - self.count):
+            wanted = count
+        for _ in range(wanted - count):
             task = loop.create_task(self._add())
             self._opening.add(task)
             task.add_done_callback(self._added)
@@ -137,8 +153,8 @@ class Warm:
             self.fill_within(self._demand.left(now))
 
     def spare(self) -> None:
-        """Close one that waits, if there is one."""
-        if self._waiting:
+        """Close one that waits, if there is one; what few can use goes first."""
+        if not self.prepared.spare() and self._waiting:
             self._waiting.pop().close()
 
     def fill_within(self, seconds: float) -> None:
@@ -158,6 +174,16 @@ class Warm:
             self._look.cancel()
         while self._waiting:
             self._waiting.pop().close()
+        self.prepared.close()
+
+    def _spare_shell(self) -> Waiting | None:
+        """Return one that others can do without, as there is another."""
+        free = [channel for channel in self._waiting if channel.usable]
+        found = next((channel for channel in free[1:] if channel.shell), None)
+        if found is not None:
+            self._waiting.remove(found)
+            self.fill_within(0)
+        return found
 
     def _look_again(self) -> None:
         self._look = None
