@@ -7,6 +7,7 @@ import random
 from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast_daemon.connection.failure import channel_unanswered
+from holdfast_daemon.connection.standby import Awaited
 from holdfast_daemon.connection.state import Backoff
 from holdfast_daemon.errors import LinkError, Ran, Reason, StateError
 from holdfast_daemon.kept import script
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from holdfast_daemon.connection.channel import Channel, ChannelEnd, Sink
     from holdfast_daemon.connection.link import Link
     from holdfast_daemon.connection.pool import Pool
+    from holdfast_daemon.connection.standby import Purpose, Script
     from holdfast_daemon.hosts.host import Host
     from holdfast_daemon.limits import Limits
 
@@ -114,9 +116,16 @@ class Asking:
         raise self.refused("its cache directory does not keep what is written there")
 
     async def open(
-        self, sink: Sink, operation: str, *words: str, stdin: bytes = b""
+        self,
+        sink: Sink,
+        operation: str,
+        *words: str,
+        stdin: bytes = b"",
+        purpose: Purpose | None = None,
     ) -> Channel:
         """Begin `operation` on a channel that stays open; no end of its stdin is sent.
+
+        One that waits for `purpose` is only told the words.
 
         Where the script is not there it ends with `script.ABSENT`: `put`, and again.
 
@@ -124,11 +133,28 @@ class Asking:
             DaemonError: The host can't be reached.
         """
         async with await self.pool.lease(self.host) as lease:
+            line: str | Script | Awaited
             line = script.call(await lease.facts(), operation, *words)
+            if purpose is not None:
+                rest = "" if stdin else script.rest(*words)
+                line = Awaited(purpose, rest, line)
             proving = _Proving(sink)
             channel = await lease.open(line, proving, stdin=stdin)
             proving.heard_on(lease.link)
             return channel
+
+    def prepare(self, purpose: Purpose, operation: str, *words: str) -> None:
+        """Have `operation` wait for what `purpose` names, where that can be."""
+        link = self.pool.find(self.host)
+        facts = link.known_facts if link is not None else None
+        if link is not None and facts is not None:
+            link.prepare(script.call(facts, operation, *words), purpose)
+
+    def unprepare(self, series: str) -> None:
+        """Keep none for that series any more."""
+        link = self.pool.find(self.host)
+        if link is not None:
+            link.unprepare(series)
 
     async def put(self) -> None:
         """Write the script to the host.

@@ -7,6 +7,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from holdfast_daemon.connection.standby import Purpose
 from holdfast_daemon.errors import InputError, LinkError, Reason, StateError
 from holdfast_daemon.kept import script, wrapper
 from holdfast_daemon.kept.asking import Asking
@@ -37,6 +38,8 @@ _NO_DIRECTORY = 67
 _NO_SHELL = 68
 _NO_ROOM = 73
 _NOT_READY = 77
+# who was to tell it had not heard of it
+_UNTOLD = 82
 # run.sh's words, by its exit codes; with each of them nothing was typed
 _REFUSED = {
     65: (Reason.SESSION_ENDED, "it was never told to the shell"),
@@ -168,18 +171,34 @@ class Runs:
             ]
             if short:
                 told.append(command)
-            channel = await self._asking.open(line, *told, stdin=b"" if short else data)
+            channel = await self._asking.open(
+                line,
+                *told,
+                stdin=b"" if short else data,
+                purpose=Purpose(ident, number),
+            )
             line.take(channel)
             code = await line.begun(self._limits.channel_open_seconds + _START_SECONDS)
             if code is None:
                 return line
             if code == script.ABSENT:
                 await self._asking.put()
+            elif code == _UNTOLD:
+                continue
             elif code == _NOT_READY:
                 await self.prime(ident, family, half)
             else:
                 raise self.refused(code, line.complaint)
         raise self.refused(_NOT_READY, "")
+
+    def prepare(self, ident: str, number: int) -> None:
+        """Have a channel follow the command of that number before it is told."""
+        purpose = Purpose(_known(ident), number)
+        self._asking.prepare(purpose, "ahead", ident, str(number))
+
+    def unprepare(self, ident: str) -> None:
+        """Have none do so any more."""
+        self._asking.unprepare(ident)
 
     async def follow(
         self,

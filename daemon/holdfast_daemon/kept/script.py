@@ -28,6 +28,7 @@ _PARTS = (
     "outside.sh",
     "again.sh",
     "run.sh",
+    "ahead.sh",
     "words.sh",
 )
 # a path that is not absolute counts as none
@@ -77,6 +78,11 @@ def call(facts: ShellFacts, operation: str, *words: str) -> str | Script:
     # a shell that waits is that sh already: it does it itself, and comes no further
     given = shlex.join(["set", "--", operation, *words])
     return Script(told, f"{given}; {begin}; exit; ", "/bin/sh", ":")
+
+
+def rest(*words: str) -> str:
+    """Return what is left to say where `ahead` waits: the words that `type` has."""
+    return shlex.join(["set", "--", *words])
 
 
 def put(facts: ShellFacts) -> str:

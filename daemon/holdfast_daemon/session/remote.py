@@ -206,6 +206,7 @@ class RemoteShell:
     def _ended(self, end: LineEnd) -> None:
         told = self._told(end)
         self._receipts.stop()
+        self._runs.unprepare(self._ident)
         self._nudge_runs()
         self._listener.ended(told)
 
@@ -342,6 +343,9 @@ class RemoteShell:
                 self._forget(job)
 
         job.farewell = farewell
+        number = job.kept.number if job.kept is not None else None
+        if number is not None and number == self._number:
+            self._runs.prepare(self._ident, number + 1)
         return end
 
     def _forget(self, job: Job) -> None:

@@ -8,6 +8,7 @@
 # refuse CODE WORD: nothing was typed
 refuse() {
   echo "holdfast:$2" >&2
+  [ -z "$hf_out" ] || over "$1"
   exit "$1"
 }
 
@@ -64,19 +65,30 @@ over() {
 
 # hand_on: both logs of $hf_run, from here on; then `attend`
 hand_on() {
-  hf_out='' hf_err=''
-  # first: one that was left by us alone would hand on, and nobody would be told of it
-  trap 'over 75' 1 2 15
-  tail -c "+$hf_from_o" -f "$hf_run/o" </dev/null 2>/dev/null &
-  hf_out=$!
+  hand_out
   tail -c "+$hf_from_e" -f "$hf_run/e" </dev/null >&2 2>/dev/null &
   hf_err=$!
+}
+
+# hand_out: the first of them, once
+hand_out() {
+  # first: one that was left by us alone would hand on, and nobody would be told of it
+  trap 'over 75' 1 2 15
+  [ -z "$hf_out" ] || return 0
+  tail -c "+$hf_from_o" -f "$hf_run/o" </dev/null 2>/dev/null &
+  hf_out=$!
 }
 
 # type ID NUMBER HEADER NONCE HALF SIZE [COMMAND]: tell the shell a command, and follow
 # it; without the words, as many bytes come by stdin. HALF: see clear
 op_type() {
   known "$1"
+  tell_now "$@"
+}
+
+# tell_now: the same words; sets hf_told where nothing has to be waited for before, as
+# that needs more than was read by now
+tell_now() {
   [ ! -s rc ] || refuse 79 exited
   [ -e r/ready ] || refuse 77 start
   hf_n=$2 hf_run=r/$2
@@ -86,7 +98,6 @@ op_type() {
   hf_now=${hf_now:-0}
   [ "$hf_now" -lt "$hf_n" ] || refuse 75 typed
   [ "$hf_now" = 0 ] || [ -e "r/$hf_now/done" ] || [ ! -d "r/$hf_now" ] || refuse 76 busy
-  # what has to be waited for needs more than was read by now
   hf_told=
   if [ -e "$hf_run/set" ] && near && idle; then tell_it "$@"; fi
 }
@@ -116,19 +127,24 @@ tell_it() {
     echo >>"$hf_run/x" || refuse 70 disk
   fi
   echo "$4" >"$hf_run/n" || refuse 70 disk
+  # from here to the typed line nothing breaks it off, a lost link neither
+  trap '' HUP INT PIPE TERM
   claim "$hf_run/typed" || refuse 71 stopped
-  # from here to the typed line nothing is said that a lost link could break off
   # in its place, as a full disk takes no more
   echo "$hf_n" 1<>r/now || refuse 70 disk
-  printf '%b . %s/c\n' "$hf_clear" "'$PWD/r'" 1<>in
-  hf_told=1
+  # before, as its output may be handed on from the first byte; the other one says that
+  # it is typed
   printf '\036from:%s:0\n' "$3"
+  printf '%b . %s/c\n' "$hf_clear" "'$PWD/r'" 1<>in
   printf '\036from:%s:0\n' "$3" >&2
+  trap - PIPE
+  hf_told=1
   hf_from_o=1 hf_from_e=1
   hand_on
 }
 
 : "${hf_file:=$0}"
+hf_out='' hf_err=''
 hf_room=${XDG_CACHE_HOME:-$HOME/.cache}/holdfast/kept
 case ${1-} in
 '' | *[!a-z]*) exit 64 ;;
@@ -279,6 +295,11 @@ its_turn() {
       hf_rounds=$((hf_rounds - 1))
     done
   fi
+  made
+}
+
+# made: the slot
+made() {
   hf_rounds=3000
   until [ -e "$hf_run/set" ]; do
     [ "$hf_rounds" -gt 0 ] || refuse 70 slot

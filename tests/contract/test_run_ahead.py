@@ -1,0 +1,209 @@
+"""A kept shell's next command, followed before it is told: nothing is different."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import struct
+import termios
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fakes.gate import Gate
+from fakes.links import Collector
+from fakes.sshd import Sshd
+from fakes.told_shell import Session, following, session
+from fakes.tools import Tools, served, tools
+from fakes.watch import alive, soon
+from holdfast_daemon.errors import LinkError, Ran
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.needs_sshd, pytest.mark.timeout(120)]
+
+# how the host's script ends where it was not told
+UNTOLD = 82
+SHELLS = ("bash", "dash", "zsh", "fish", "ash")
+TRIES = 5
+
+
+async def ended(process: int) -> None:
+    """Wait until it is gone."""
+    await soon(lambda: not alive(process), "it has ended")
+
+
+async def run_by_it(one: Session, command: str) -> tuple[int | None, bytes, bytes]:
+    """Run one that was followed ahead, and see that it was.
+
+    What follows it is there a moment before that is known here.
+    """
+    for _ in range(TRIES):
+        follower = await one.ahead()
+        line, sink = await one.start(command)
+        by = one.following(one.number)
+        async with asyncio.timeout(40):
+            end = await line.ended()
+        line.forget()
+        await line.heeded()
+        if by == [follower]:
+            return end.exit_code, sink.out, sink.err
+    pytest.fail("none was told where it was followed ahead")
+
+
+def unread(process: int) -> int:
+    """Return how many bytes of its standard input, a pipe, nobody has read."""
+    pipe = os.open(f"/proc/{process}/fd/0", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        found = fcntl.ioctl(pipe, termios.FIONREAD, struct.pack("i", 0))
+    finally:
+        os.close(pipe)
+    return int(struct.unpack("i", found)[0])
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+async def test_the_same_as_any(tmp_path: Path, shell: str) -> None:
+    """SE-02: its output, byte exact, both streams apart, and its exit code."""
+    async with session(tmp_path, shell) as one:
+        await one.run("true")
+        assert await run_by_it(one, "sh -c 'exit 77'") == (77, b"", b"")
+        told = await run_by_it(one, "echo out; echo err >&2; printf 'no newline'")
+        assert told == (0, b"out\nno newline", b"err\n")
+        raw = bytes(range(1, 256)) * 4112 + b"\x1e0123:run 0:/:0123\x1e\n\x1e"
+        (tmp_path / "raw").write_bytes(raw)
+        assert await run_by_it(one, f"cat {tmp_path}/raw") == (0, raw, b"")
+        # lines, and quotes of all kinds, and what a shell would take for its own
+        words = "printf '%s\\n' 'a\tb' \"c'd\"\necho '$(id) `id` \\ ; &'"
+        assert await run_by_it(one, words) == (
+            0,
+            b"a\tb\nc'd\n$(id) `id` \\ ; &\n",
+            b"",
+        )
+        assert await run_by_it(one, "cat; cd /tmp") == (0, b"", b"")
+        assert await run_by_it(one, "pwd") == (0, b"/tmp\n", b"")
+
+
+async def test_a_long_one_is_told_as_any(tmp_path: Path) -> None:
+    """SE-02: what is too long for a line; nobody follows it ahead any more then."""
+    async with session(tmp_path, "bash") as one:
+        await one.run("true")
+        for size in (2000, 4000, 1_000_000):
+            follower = await one.ahead()
+            assert await one.out("# " + "'" * size + "\necho after") == b"after\n"
+            await ended(follower)
+
+
+async def test_one_that_was_not_told_ends_without_a_trace(tmp_path: Path) -> None:
+    """SE-02: killed, or given up: the next command is told as any, and once."""
+    async with session(tmp_path, "bash") as one:
+        await one.run("true")
+        for signum in (signal.SIGTERM, signal.SIGKILL):
+            follower = await one.ahead()
+            os.kill(follower, signum)
+            await ended(follower)
+            assert await one.out("echo x >> ~/marks; echo ran") == b"ran\n"
+        follower = await one.ahead()
+        one.runs.unprepare("sone")
+        await soon(lambda: not one.following(one.number + 1), "nobody follows it")
+        assert not alive(follower)
+        assert await one.out("echo ran") == b"ran\n"
+        assert (tmp_path / "marks").read_text() == "x\nx\n"
+
+
+async def test_one_that_dies_with_its_words_is_settled(tmp_path: Path) -> None:
+    """SE-11: whether a command was typed is asked of its host, and it never was."""
+    async with session(tmp_path, "bash") as one:
+        await one.run("true")
+        follower = await one.ahead()
+        os.kill(follower, signal.SIGSTOP)
+        telling = asyncio.create_task(one.start("echo x >> ~/marks"))
+        # its words are there, and it does not read them
+        await soon(lambda: unread(follower), "the words came")
+        os.kill(follower, signal.SIGKILL)
+        with pytest.raises(LinkError) as caught:
+            async with asyncio.timeout(20):
+                await telling
+        assert caught.value.ran is Ran.UNKNOWN
+        line = await one.runs.follow("sone", one.number, one.nonce, (0, 0), Collector())
+        async with asyncio.timeout(40):
+            assert (await line.ended()).not_begun
+        assert await one.out("echo ran") == b"ran\n"
+        assert not (tmp_path / "marks").exists()
+
+
+async def test_none_is_followed_while_another_runs(tmp_path: Path) -> None:
+    """SE-02: the one that runs keeps its way out to its end."""
+    gate = Gate(tmp_path / "gate")
+    async with session(tmp_path, "bash") as one:
+        line, sink = await one.start(f"{gate.wait}; echo out")
+        answer = await one.kept.keeper.asking.ask("ahead", "sone", "2")
+        assert answer.end.exit_code == UNTOLD
+        assert not (one.kept.room / "sone/r/2").exists()
+        gate.open()
+        async with asyncio.timeout(40):
+            assert (await line.ended()).exit_code == 0
+        line.forget()
+        assert sink.out == b"out\n"
+        assert await one.out("echo next") == b"next\n"
+
+
+async def test_it_is_given_up_after_a_while(tmp_path: Path) -> None:
+    """SE-22: nothing is left on a host that nobody uses."""
+    async with session(tmp_path, "bash", channels_waiting_seconds=1) as one:
+        await one.run("true")
+        await ended(await one.ahead())
+        await soon(lambda: not one.following(2), "and what handed on for it")
+
+
+async def test_there_are_few_of_them(tmp_path: Path) -> None:
+    """SE-21: as many as are allowed, for the sessions that came first."""
+    limits = "channels_prepared = 1\n"
+    options = {"SetEnv": f"HOME={tmp_path}"}
+    with Sshd(tmp_path, options=options) as host, served(host, limits=limits) as world:
+        async with tools(world, "--results", "structured") as ssh:
+            one, two = await opened(ssh, tmp_path), await opened(ssh, tmp_path)
+            await ssh.told("ssh_session_run", session=one.name, command="true")
+            await followed(one, 2)
+            await ssh.told("ssh_session_run", session=two.name, command="true")
+            await ssh.told("ssh_session_close", session=one.name, force=True)
+            await soon(lambda: not following(one, 2), "it went with its session")
+            assert not following(two, 2)
+            await ssh.told("ssh_session_run", session=two.name, command="true")
+            await followed(two, 3)
+
+
+async def test_they_make_room_for_others(tmp_path: Path) -> None:
+    """SE-21: a server that takes no more channels has them for what is asked for."""
+    options = {"SetEnv": f"HOME={tmp_path}", "MaxSessions": "3"}
+    with Sshd(tmp_path, options=options) as host, served(host) as world:
+        async with tools(world, "--results", "structured") as ssh:
+            one = await opened(ssh, tmp_path)
+            await ssh.told("ssh_session_run", session=one.name, command="true")
+            await followed(one, 2)
+            for _ in range(2):
+                # these need a terminal, which no channel that waits has
+                await ssh.told(
+                    "ssh_session_open", target="box", durability="held", new=True
+                )
+            assert not following(one, 2)
+            assert host.logins == 1
+            ran = await ssh.told(
+                "ssh_session_run", session=one.name, command="echo out"
+            )
+            assert ran["stdout"] == "out\n"
+
+
+async def followed(room: Path, number: int) -> None:
+    """Wait until somebody follows that one."""
+    await soon(lambda: following(room, number), "it is followed ahead")
+
+
+async def opened(ssh: Tools, home: Path) -> Path:
+    """Return where a new session is kept."""
+    told = await ssh.told(
+        "ssh_session_open", target="box", durability="remote", new=True
+    )
+    return home / ".cache/holdfast/kept" / str(told["session_id"])
