@@ -17,7 +17,7 @@ from fakes.links import Collector
 from fakes.sshd import Sshd
 from fakes.told_shell import Session, following, session
 from fakes.tools import Tools, served, tools
-from fakes.watch import alive, soon
+from fakes.watch import alive, moment, soon
 from holdfast_daemon.errors import LinkError, Ran
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ async def test_none_is_followed_while_another_runs(tmp_path: Path) -> None:
 
 async def test_it_is_given_up_after_a_while(tmp_path: Path) -> None:
     """SE-22: nothing is left on a host that nobody uses."""
-    async with session(tmp_path, "bash", channels_waiting_seconds=1) as one:
+    async with session(tmp_path, "bash", channels_waiting_seconds=3) as one:
         await one.run("true")
         await ended(await one.ahead())
         await soon(lambda: not one.following(2), "and what handed on for it")
@@ -168,9 +168,11 @@ async def test_there_are_few_of_them(tmp_path: Path) -> None:
             await ssh.told("ssh_session_run", session=one.name, command="true")
             await followed(one, 2)
             await ssh.told("ssh_session_run", session=two.name, command="true")
+            for _ in range(20):
+                await moment()
+                assert not following(two, 2)
             await ssh.told("ssh_session_close", session=one.name, force=True)
             await soon(lambda: not following(one, 2), "it went with its session")
-            assert not following(two, 2)
             await ssh.told("ssh_session_run", session=two.name, command="true")
             await followed(two, 3)
 

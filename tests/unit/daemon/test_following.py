@@ -132,6 +132,9 @@ class _Runs:
     async def start(self, *_: Any, **__: Any) -> _Line:
         return _Line(LOST)
 
+    def prepare(self, ident: str, number: int) -> None:
+        """Nobody waits there for what comes next."""
+
     async def settle(self, *_: Any) -> bool:
         return True
 
