@@ -1,4 +1,4 @@
-"""A kept shell's next command, followed before it is told: nothing is different."""
+"""A kept shell's next command, waited for on its host: nothing is different."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from fakes.gate import Gate
 from fakes.links import Collector
 from fakes.sshd import Sshd
-from fakes.told_shell import Session, following, session
+from fakes.told_shell import Session, session, tellers
 from fakes.tools import Tools, served, tools
 from fakes.watch import alive, moment, soon
 from holdfast_daemon.errors import LinkError, Ran
@@ -37,21 +37,21 @@ async def ended(process: int) -> None:
 
 
 async def run_by_it(one: Session, command: str) -> tuple[int | None, bytes, bytes]:
-    """Run one that was followed ahead, and see that it was.
+    """Run one that was waited for, and see that who did so told it.
 
-    What follows it is there a moment before that is known here.
+    That one is there a moment before that is known here.
     """
     for _ in range(TRIES):
-        follower = await one.ahead()
+        teller = await one.ahead()
         line, sink = await one.start(command)
-        by = one.following(one.number)
+        by = await soon(one.readers, "somebody reads what it prints")
         async with asyncio.timeout(40):
             end = await line.ended()
         line.forget()
         await line.heeded()
-        if by == [follower]:
+        if by == [str(teller)]:
             return end.exit_code, sink.out, sink.err
-    pytest.fail("none was told where it was followed ahead")
+    pytest.fail("none was told by who waited for it")
 
 
 def unread(process: int) -> int:
@@ -87,13 +87,13 @@ async def test_the_same_as_any(tmp_path: Path, shell: str) -> None:
 
 
 async def test_a_long_one_is_told_as_any(tmp_path: Path) -> None:
-    """SE-02: what is too long for a line; nobody follows it ahead any more then."""
+    """SE-02: what is too long for a line; nobody waits for it any more then."""
     async with session(tmp_path, "bash") as one:
         await one.run("true")
         for size in (2000, 4000, 1_000_000):
-            follower = await one.ahead()
+            teller = await one.ahead()
             assert await one.out("# " + "'" * size + "\necho after") == b"after\n"
-            await ended(follower)
+            await ended(teller)
 
 
 async def test_one_that_was_not_told_ends_without_a_trace(tmp_path: Path) -> None:
@@ -101,14 +101,15 @@ async def test_one_that_was_not_told_ends_without_a_trace(tmp_path: Path) -> Non
     async with session(tmp_path, "bash") as one:
         await one.run("true")
         for signum in (signal.SIGTERM, signal.SIGKILL):
-            follower = await one.ahead()
-            os.kill(follower, signum)
-            await ended(follower)
+            teller = await one.ahead()
+            os.kill(teller, signum)
+            await ended(teller)
+            # that its channel has ended is known here before anything that is asked now
+            await one.runs.latest("sone")
             assert await one.out("echo x >> ~/marks; echo ran") == b"ran\n"
-        follower = await one.ahead()
+        teller = await one.ahead()
         one.runs.unprepare("sone")
-        await soon(lambda: not one.following(one.number + 1), "nobody follows it")
-        assert not alive(follower)
+        await ended(teller)
         assert await one.out("echo ran") == b"ran\n"
         assert (tmp_path / "marks").read_text() == "x\nx\n"
 
@@ -117,12 +118,12 @@ async def test_one_that_dies_with_its_words_is_settled(tmp_path: Path) -> None:
     """SE-11: whether a command was typed is asked of its host, and it never was."""
     async with session(tmp_path, "bash") as one:
         await one.run("true")
-        follower = await one.ahead()
-        os.kill(follower, signal.SIGSTOP)
+        teller = await one.ahead()
+        os.kill(teller, signal.SIGSTOP)
         telling = asyncio.create_task(one.start("echo x >> ~/marks"))
         # its words are there, and it does not read them
-        await soon(lambda: unread(follower), "the words came")
-        os.kill(follower, signal.SIGKILL)
+        await soon(lambda: unread(teller), "the words came")
+        os.kill(teller, signal.SIGKILL)
         with pytest.raises(LinkError) as caught:
             async with asyncio.timeout(20):
                 await telling
@@ -134,7 +135,7 @@ async def test_one_that_dies_with_its_words_is_settled(tmp_path: Path) -> None:
         assert not (tmp_path / "marks").exists()
 
 
-async def test_none_is_followed_while_another_runs(tmp_path: Path) -> None:
+async def test_none_waits_while_another_runs(tmp_path: Path) -> None:
     """SE-02: the one that runs keeps its way out to its end."""
     gate = Gate(tmp_path / "gate")
     async with session(tmp_path, "bash") as one:
@@ -155,7 +156,6 @@ async def test_it_is_given_up_after_a_while(tmp_path: Path) -> None:
     async with session(tmp_path, "bash", channels_waiting_seconds=3) as one:
         await one.run("true")
         await ended(await one.ahead())
-        await soon(lambda: not one.following(2), "and what handed on for it")
 
 
 async def test_there_are_few_of_them(tmp_path: Path) -> None:
@@ -165,42 +165,49 @@ async def test_there_are_few_of_them(tmp_path: Path) -> None:
     with Sshd(tmp_path, options=options) as host, served(host, limits=limits) as world:
         async with tools(world, "--results", "structured") as ssh:
             one, two = await opened(ssh, tmp_path), await opened(ssh, tmp_path)
-            await ssh.told("ssh_session_run", session=one.name, command="true")
-            await followed(one, 2)
+            first = await waited_for(ssh, one)
+            before = tellers(two)
             await ssh.told("ssh_session_run", session=two.name, command="true")
             for _ in range(20):
                 await moment()
-                assert not following(two, 2)
+            await soon(lambda: tellers(two) <= before, "none waits there")
+            assert alive(first)
             await ssh.told("ssh_session_close", session=one.name, force=True)
-            await soon(lambda: not following(one, 2), "it went with its session")
-            await ssh.told("ssh_session_run", session=two.name, command="true")
-            await followed(two, 3)
+            await ended(first)
+            await waited_for(ssh, two)
 
 
 async def test_they_make_room_for_others(tmp_path: Path) -> None:
     """SE-21: a server that takes no more channels has them for what is asked for."""
-    options = {"SetEnv": f"HOME={tmp_path}", "MaxSessions": "3"}
-    with Sshd(tmp_path, options=options) as host, served(host) as world:
+    options = {"SetEnv": f"HOME={tmp_path}", "MaxSessions": "4"}
+    limits = "channels_waiting = 1\n"
+    with Sshd(tmp_path, options=options) as host, served(host, limits=limits) as world:
         async with tools(world, "--results", "structured") as ssh:
             one = await opened(ssh, tmp_path)
-            await ssh.told("ssh_session_run", session=one.name, command="true")
-            await followed(one, 2)
-            for _ in range(2):
+            teller = await waited_for(ssh, one)
+            for _ in range(3):
                 # these need a terminal, which no channel that waits has
                 await ssh.told(
                     "ssh_session_open", target="box", durability="held", new=True
                 )
-            assert not following(one, 2)
-            assert host.logins == 1
+            await ended(teller)
             ran = await ssh.told(
                 "ssh_session_run", session=one.name, command="echo out"
             )
             assert ran["stdout"] == "out\n"
 
 
-async def followed(room: Path, number: int) -> None:
-    """Wait until somebody follows that one."""
-    await soon(lambda: following(room, number), "it is followed ahead")
+async def waited_for(ssh: Tools, room: Path) -> int:
+    """Run a command in the session of `room`; return who waits for its next one."""
+    before = tellers(room)
+    await ssh.told("ssh_session_run", session=room.name, command="true")
+
+    def waits() -> int:
+        # who told the first one goes once that is forgotten
+        found = tellers(room) - before
+        return found.pop() if len(found) == 1 and not (room / "r/1").exists() else 0
+
+    return await soon(waits, "the next one is waited for")
 
 
 async def opened(ssh: Tools, home: Path) -> Path:

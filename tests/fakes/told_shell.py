@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from holdfast_daemon.kept.run_line import RunEnd, RunLine
 
 
-def following(room: Path, number: int) -> list[int]:
-    """Return the processes that follow a command of what is kept in `room`."""
-    log = f"tail\0-c\0+1\0-f\0r/{number}/o\0".encode()
-    found: list[int] = []
+def tellers(room: Path) -> set[int]:
+    """Return the processes that tell what is kept in `room` something, or wait to."""
+    found: dict[int, int] = {}
     for process in Path("/proc").iterdir():
         # others may end just then
         with contextlib.suppress(OSError):
-            ours = (process / "cmdline").read_bytes() == log
-            if ours and (process / "cwd").readlink() == room:
+            called = (process / "cmdline").read_bytes().startswith(b"/bin/sh\0-c\0")
+            if called and (process / "cwd").readlink() == room:
                 told = (process / "stat").read_text().rpartition(") ")[2]
-                found.append(int(told.split()[1]))
-    return found
+                found[int(process.name)] = int(told.split()[1])
+    # and not what they begin themselves
+    return {pid for pid, parent in found.items() if parent not in found}
 
 
 class Session:
@@ -56,17 +56,22 @@ class Session:
         )
         return line, sink
 
-    async def ahead(self) -> int:
-        """Have the next one followed before it is told; return who does so there."""
-        self.runs.prepare("sone", self.number + 1)
-        found = await soon(
-            lambda: self.following(self.number + 1), "the next one is followed"
-        )
-        return found[0]
+    @property
+    def room(self) -> Path:
+        """Where it is kept."""
+        return self.kept.room / "sone"
 
-    def following(self, number: int) -> list[int]:
-        """Return the processes that follow that command, told or not."""
-        return following(self.kept.room / "sone", number)
+    async def ahead(self) -> int:
+        """Have its next command waited for on the host; return who does so there."""
+        before = tellers(self.room)
+        self.runs.prepare("sone", self.number + 1)
+        found = await soon(lambda: tellers(self.room) - before, "one waits")
+        return found.pop()
+
+    def readers(self) -> list[str]:
+        """Return who reads what its last command prints, by process."""
+        found = (self.room / f"r/{self.number}/o.readers").iterdir()
+        return [reader.name for reader in found]
 
     async def run(self, command: str) -> tuple[RunEnd, bytes, bytes]:
         """Run one to its end."""

@@ -99,7 +99,7 @@ class Prepared:
     def spare(self) -> bool:
         """Close one that waits; False: there is none."""
         for series, state in self._states.items():
-            if isinstance(state, Waiting):
+            if isinstance(state, Waiting) and state.usable:
                 self.drop(series)
                 return True
         return False
@@ -123,7 +123,8 @@ class Prepared:
         channel, ready = self._shell() if start.waiting else None, False
         try:
             channel = channel or await Waiting.open(self._connection, self._carried)
-            ready = await channel.prepare(start, purpose)
+            async with asyncio.timeout(self._limits.channel_open_seconds):
+                ready = await channel.prepare(start, purpose)
         except (asyncssh.Error, OSError) as error:
             _log.debug("no channel was prepared: %s", error)
         wanted = self._states.get(purpose.series) is asyncio.current_task()

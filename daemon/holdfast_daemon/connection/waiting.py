@@ -195,9 +195,8 @@ class Waiting(SSHClientChannel[bytes]):
 
     @property
     def usable(self) -> bool:
-        """Nobody has closed it, and what was begun on it has not ended."""
-        ended = self._exit_status is not None or self._exit_signal is not None
-        return not ended and self._send_state == self._recv_state == "open"
+        """Nobody has closed it."""
+        return self._send_state == "open" and self._recv_state == "open"
 
     async def start(self, session: Session, start: Start) -> None:
         """Start a command; its input follows without waiting for the server's answer.
@@ -212,7 +211,7 @@ class Waiting(SSHClientChannel[bytes]):
         self._session = session
         session.connection_made(self)
         if self.shell or self.purpose is not None:
-            session.waited = self.purpose is None
+            session.waited = self.shell
             self.write(start.waiting if self.purpose is None else start.told)
             self._send_input(start)
             session.session_started()

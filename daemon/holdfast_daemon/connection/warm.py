@@ -178,12 +178,12 @@ class Warm:
 
     def _spare_shell(self) -> Waiting | None:
         """Return one that others can do without, as there is another."""
-        free = [channel for channel in self._waiting if channel.usable]
-        found = next((channel for channel in free[1:] if channel.shell), None)
-        if found is not None:
-            self._waiting.remove(found)
-            self.fill_within(0)
-        return found
+        shells = [c for c in self._waiting if c.usable and c.shell]
+        if len(shells) < 2:  # noqa: PLR2004  this one and another
+            return None
+        self._waiting.remove(shells[1])
+        self.fill_within(0)
+        return shells[1]
 
     def _look_again(self) -> None:
         self._look = None

@@ -26,8 +26,6 @@ _OWED_SECONDS = 2.0
 _KEEP_SECONDS = 30.0
 # and a host that is told to forget it ends it within so long
 _HEED_SECONDS = 5.0
-# and what comes behind the end of what runs there does so within
-_REST_SECONDS = 2.0
 # the host may drop what is here, when so much came
 _ACK_BYTES = 1024 * 1024
 _NEVER = 65
@@ -167,7 +165,6 @@ class RunLine:
         Raises:
             LinkError: It does not answer, or is gone; the command may run.
         """
-        ending = asyncio.create_task(self._look_for_end())
         try:
             async with asyncio.timeout(seconds):
                 await self._began.wait()
@@ -177,24 +174,12 @@ class RunLine:
         except BaseException:
             self.close()
             raise
-        finally:
-            ending.cancel()
         if self._reader.begun:
             return None
         end = await self.ended()
         if self._refused is None:
             raise _unclear(end.lost or "the connection was lost")
         return self._refused
-
-    async def _look_for_end(self) -> None:
-        """Wait no longer for one that was killed; what it began keeps its channel."""
-        assert self._channel is not None  # noqa: S101  it was taken
-        await self._channel.exited()
-        await asyncio.sleep(_REST_SECONDS)
-        if not self._end.done():
-            self._end.set_result(RunEnd(lost="what was to tell it ended", gone=True))
-        self.close()
-        self._began.set()
 
     async def _attend(self, channel: Channel) -> None:
         over = asyncio.create_task(channel.ended())

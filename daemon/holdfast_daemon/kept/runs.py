@@ -38,7 +38,7 @@ _NO_DIRECTORY = 67
 _NO_SHELL = 68
 _NO_ROOM = 73
 _NOT_READY = 77
-# who was to tell it had not heard of it
+# who waited for it did not hear of it, or no longer could
 _UNTOLD = 82
 # run.sh's words, by its exit codes; with each of them nothing was typed
 _REFUSED = {

@@ -375,8 +375,8 @@ class RunReader:
 
     @property
     def begun(self) -> bool:
-        """The host has answered, and typed what it was to type."""
-        return self.out.offset is not None and self.err.offset is not None
+        """The host has answered."""
+        return self.out.offset is not None
 
     @property
     def done(self) -> Trailer | None:

@@ -8,7 +8,6 @@
 # refuse CODE WORD: nothing was typed
 refuse() {
   echo "holdfast:$2" >&2
-  [ -z "$hf_out" ] || over "$1"
   exit "$1"
 }
 
@@ -65,18 +64,13 @@ over() {
 
 # hand_on: both logs of $hf_run, from here on; then `attend`
 hand_on() {
-  hand_out
-  tail -c "+$hf_from_e" -f "$hf_run/e" </dev/null >&2 2>/dev/null &
-  hf_err=$!
-}
-
-# hand_out: the first of them, once
-hand_out() {
+  hf_out='' hf_err=''
   # first: one that was left by us alone would hand on, and nobody would be told of it
   trap 'over 75' 1 2 15
-  [ -z "$hf_out" ] || return 0
   tail -c "+$hf_from_o" -f "$hf_run/o" </dev/null 2>/dev/null &
   hf_out=$!
+  tail -c "+$hf_from_e" -f "$hf_run/e" </dev/null >&2 2>/dev/null &
+  hf_err=$!
 }
 
 # type ID NUMBER HEADER NONCE HALF SIZE [COMMAND]: tell the shell a command, and follow
@@ -127,24 +121,19 @@ tell_it() {
     echo >>"$hf_run/x" || refuse 70 disk
   fi
   echo "$4" >"$hf_run/n" || refuse 70 disk
-  # from here to the typed line nothing breaks it off, a lost link neither
-  trap '' HUP INT PIPE TERM
   claim "$hf_run/typed" || refuse 71 stopped
+  # from here to the typed line nothing is said that a lost link could break off
   # in its place, as a full disk takes no more
   echo "$hf_n" 1<>r/now || refuse 70 disk
-  # before, as its output may be handed on from the first byte; the other one says that
-  # it is typed
-  printf '\036from:%s:0\n' "$3"
   printf '%b . %s/c\n' "$hf_clear" "'$PWD/r'" 1<>in
-  printf '\036from:%s:0\n' "$3" >&2
-  trap - PIPE
   hf_told=1
+  printf '\036from:%s:0\n' "$3"
+  printf '\036from:%s:0\n' "$3" >&2
   hf_from_o=1 hf_from_e=1
   hand_on
 }
 
 : "${hf_file:=$0}"
-hf_out='' hf_err=''
 hf_room=${XDG_CACHE_HOME:-$HOME/.cache}/holdfast/kept
 case ${1-} in
 '' | *[!a-z]*) exit 64 ;;
