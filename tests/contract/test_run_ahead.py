@@ -27,6 +27,8 @@ pytestmark = [pytest.mark.needs_sshd, pytest.mark.timeout(120)]
 
 # how the host's script ends where it was not told
 UNTOLD = 82
+# no shell may wait where the login shell does something as it starts; this counts that
+STARTS = {".bashrc": "echo x >>~/starts\n"}
 SHELLS = ("bash", "dash", "zsh", "fish", "ash")
 TRIES = 5
 
@@ -37,19 +39,22 @@ async def ended(process: int) -> None:
 
 
 async def run_by_it(one: Session, command: str) -> tuple[int | None, bytes, bytes]:
-    """Run one that was waited for, and see that who did so told it.
+    """Run one that was waited for, and see that who did so told it, and no login shell.
 
-    That one is there a moment before that is known here.
+    That one is there a moment before that is known here, and others may start theirs.
     """
+    starts = one.kept.sshd.directory / "starts"
     for _ in range(TRIES):
         teller = await one.ahead()
+        before = starts.read_text()
         line, sink = await one.start(command)
         by = await soon(one.readers, "somebody reads what it prints")
+        same = starts.read_text() == before
         async with asyncio.timeout(40):
             end = await line.ended()
         line.forget()
         await line.heeded()
-        if by == [str(teller)]:
+        if by == [str(teller)] and same:
             return end.exit_code, sink.out, sink.err
     pytest.fail("none was told by who waited for it")
 
@@ -67,7 +72,7 @@ def unread(process: int) -> int:
 @pytest.mark.parametrize("shell", SHELLS)
 async def test_the_same_as_any(tmp_path: Path, shell: str) -> None:
     """SE-02: its output, byte exact, both streams apart, and its exit code."""
-    async with session(tmp_path, shell) as one:
+    async with session(tmp_path, shell, STARTS) as one:
         await one.run("true")
         assert await run_by_it(one, "sh -c 'exit 77'") == (77, b"", b"")
         told = await run_by_it(one, "echo out; echo err >&2; printf 'no newline'")
@@ -88,7 +93,7 @@ async def test_the_same_as_any(tmp_path: Path, shell: str) -> None:
 
 async def test_a_long_one_is_told_as_any(tmp_path: Path) -> None:
     """SE-02: what is too long for a line; nobody waits for it any more then."""
-    async with session(tmp_path, "bash") as one:
+    async with session(tmp_path, "bash", STARTS) as one:
         await one.run("true")
         for size in (2000, 4000, 1_000_000):
             teller = await one.ahead()
@@ -98,7 +103,7 @@ async def test_a_long_one_is_told_as_any(tmp_path: Path) -> None:
 
 async def test_one_that_was_not_told_ends_without_a_trace(tmp_path: Path) -> None:
     """SE-02: killed, or given up: the next command is told as any, and once."""
-    async with session(tmp_path, "bash") as one:
+    async with session(tmp_path, "bash", STARTS) as one:
         await one.run("true")
         for signum in (signal.SIGTERM, signal.SIGKILL):
             teller = await one.ahead()
@@ -116,7 +121,7 @@ async def test_one_that_was_not_told_ends_without_a_trace(tmp_path: Path) -> Non
 
 async def test_one_that_dies_with_its_words_is_settled(tmp_path: Path) -> None:
     """SE-11: whether a command was typed is asked of its host, and it never was."""
-    async with session(tmp_path, "bash") as one:
+    async with session(tmp_path, "bash", STARTS) as one:
         await one.run("true")
         teller = await one.ahead()
         os.kill(teller, signal.SIGSTOP)
@@ -138,7 +143,7 @@ async def test_one_that_dies_with_its_words_is_settled(tmp_path: Path) -> None:
 async def test_none_waits_while_another_runs(tmp_path: Path) -> None:
     """SE-02: the one that runs keeps its way out to its end."""
     gate = Gate(tmp_path / "gate")
-    async with session(tmp_path, "bash") as one:
+    async with session(tmp_path, "bash", STARTS) as one:
         line, sink = await one.start(f"{gate.wait}; echo out")
         answer = await one.kept.keeper.asking.ask("ahead", "sone", "2")
         assert answer.end.exit_code == UNTOLD
@@ -153,7 +158,7 @@ async def test_none_waits_while_another_runs(tmp_path: Path) -> None:
 
 async def test_it_is_given_up_after_a_while(tmp_path: Path) -> None:
     """SE-22: nothing is left on a host that nobody uses."""
-    async with session(tmp_path, "bash", channels_waiting_seconds=3) as one:
+    async with session(tmp_path, "bash", STARTS, channels_waiting_seconds=3) as one:
         await one.run("true")
         await ended(await one.ahead())
 
@@ -161,6 +166,7 @@ async def test_it_is_given_up_after_a_while(tmp_path: Path) -> None:
 async def test_there_are_few_of_them(tmp_path: Path) -> None:
     """SE-21: as many as are allowed, for the sessions that came first."""
     limits = "channels_prepared = 1\n"
+    (tmp_path / ".bashrc").write_text(STARTS[".bashrc"])
     options = {"SetEnv": f"HOME={tmp_path}"}
     with Sshd(tmp_path, options=options) as host, served(host, limits=limits) as world:
         async with tools(world, "--results", "structured") as ssh:
@@ -179,6 +185,7 @@ async def test_there_are_few_of_them(tmp_path: Path) -> None:
 
 async def test_they_make_room_for_others(tmp_path: Path) -> None:
     """SE-21: a server that takes no more channels has them for what is asked for."""
+    (tmp_path / ".bashrc").write_text(STARTS[".bashrc"])
     options = {"SetEnv": f"HOME={tmp_path}", "MaxSessions": "4"}
     limits = "channels_waiting = 1\n"
     with Sshd(tmp_path, options=options) as host, served(host, limits=limits) as world:

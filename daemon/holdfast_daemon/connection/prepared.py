@@ -41,19 +41,16 @@ class Prepared:
         limits: Limits,
         carried: Carried,
         *,
-        room: Callable[[], bool],
-        shell: Callable[[], Waiting | None],
+        worth: Callable[[], bool],
     ) -> None:
         """Keep them on `connection`, which counts its channels as `carried`.
 
-        `room` tells whether this is the time and the place for one more, and `shell`
-        gives a shell that waits for any command, where one can be spared.
+        `worth` tells whether this is the time and the place for one more.
         """
         self._connection = connection
         self._limits = limits
         self._carried = carried
-        self._room = room
-        self._shell = shell
+        self._worth = worth
         self._states: dict[str, State] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = True
@@ -113,16 +110,16 @@ class Prepared:
     def _begin(self, start: Start, purpose: Purpose) -> None:
         del self._states[purpose.series]
         most = self._limits.channels_prepared if self._limits.channels_waiting else 0
-        if self.count < most and self._room():
+        if self.count < most and self._worth():
             task = asyncio.create_task(self._prepare(start, purpose))
             self._states[purpose.series] = task
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _prepare(self, start: Start, purpose: Purpose) -> None:
-        channel, ready = self._shell() if start.waiting else None, False
+        channel, ready = None, False
         try:
-            channel = channel or await Waiting.open(self._connection, self._carried)
+            channel = await Waiting.open(self._connection, self._carried)
             async with asyncio.timeout(self._limits.channel_open_seconds):
                 ready = await channel.prepare(start, purpose)
         except (asyncssh.Error, OSError) as error:

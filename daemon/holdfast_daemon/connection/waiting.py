@@ -184,10 +184,7 @@ class Waiting(SSHClientChannel[bytes]):
             asyncssh.Error: The connection ended meanwhile.
         """
         self.purpose = purpose
-        if not self.shell:
-            return await self._run(start)
-        self.write(start.waiting)
-        return True
+        return await self._run(start)
 
     def suits(self, start: Start) -> bool:
         """Whether that can be started here: a waiting shell has no terminal."""

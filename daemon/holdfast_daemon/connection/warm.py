@@ -65,8 +65,7 @@ class Warm:
             connection,
             limits,
             carried,
-            room=lambda: self._open and self._calm() and self.count < self._room(),
-            shell=self._spare_shell,
+            worth=self._worth_preparing,
         )
         self._waiting: list[Waiting] = []
         self._opening: set[asyncio.Task[Waiting | None]] = set()
@@ -78,6 +77,11 @@ class Warm:
     def count(self) -> int:
         """Channels that wait, or are being opened to."""
         return len(self._waiting) + len(self._opening) + self.prepared.count
+
+    def _worth_preparing(self) -> bool:
+        """One more may wait, and no shell does: that would be as good, and for all."""
+        room = self._open and self._calm() and self.count < self._room()
+        return room and not self._shells
 
     async def take(self, start: Start) -> Waiting | None:
         """Return a channel for a command, if one waits or is about to.
@@ -175,15 +179,6 @@ class Warm:
         while self._waiting:
             self._waiting.pop().close()
         self.prepared.close()
-
-    def _spare_shell(self) -> Waiting | None:
-        """Return one that others can do without, as there is another."""
-        shells = [c for c in self._waiting if c.usable and c.shell]
-        if len(shells) < 2:  # noqa: PLR2004  this one and another
-            return None
-        self._waiting.remove(shells[1])
-        self.fill_within(0)
-        return shells[1]
 
     def _look_again(self) -> None:
         self._look = None
